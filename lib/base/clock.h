@@ -39,7 +39,7 @@ class FakeClock final : public Clock {
 
  private:
   mutable std::mutex mu_;
-  Nanos since_start_{0};                          // guarded by mu_
+  Nanos since_start_{0};                             // guarded by mu_
   std::multiset<std::condition_variable*> waiting_;  // guarded by mu_
 };
 

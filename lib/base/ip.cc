@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lib/base/ip.h"
 
-#include <arpa/inet.h>
-
 #include <algorithm>
 #include <charconv>
 #include <cstring>
+
+#include <arpa/inet.h>
 
 namespace hawser {
 
@@ -38,8 +38,12 @@ Result<IpAddr> IpAddr::from_bytes(std::span<const std::uint8_t> bytes) {
   std::ranges::copy(bytes, a.bytes_.begin());
   return a;
 }
-bool IpAddr::is_v4() const { return family_ == AF_INET; }
-bool IpAddr::is_v6() const { return family_ == AF_INET6; }
+bool IpAddr::is_v4() const {
+  return family_ == AF_INET;
+}
+bool IpAddr::is_v6() const {
+  return family_ == AF_INET6;
+}
 std::uint32_t IpAddr::v4_host_order() const {
   return std::uint32_t{bytes_[0]} << 24 | std::uint32_t{bytes_[1]} << 16 | std::uint32_t{bytes_[2]} << 8 | bytes_[3];
 }
@@ -95,13 +99,19 @@ bool Cidr::contains(const IpAddr& a) const {
   if (a.family() != family()) return false;
   return Cidr(a, prefix_).network().addr_ == network().addr_;
 }
-bool Cidr::contains(const Cidr& c) const { return c.prefix_ >= prefix_ && contains(c.addr_); }
-bool Cidr::overlaps(const Cidr& c) const { return contains(c) || c.contains(*this); }
+bool Cidr::contains(const Cidr& c) const {
+  return c.prefix_ >= prefix_ && contains(c.addr_);
+}
+bool Cidr::overlaps(const Cidr& c) const {
+  return contains(c) || c.contains(*this);
+}
 std::uint64_t Cidr::size() const {
   int host = addr_.bits() - prefix_;
   return std::uint64_t{1} << std::min(host, 63);
 }
-std::string Cidr::text() const { return fmt::format("{}/{}", addr_.text(), prefix_); }
+std::string Cidr::text() const {
+  return fmt::format("{}/{}", addr_.text(), prefix_);
+}
 
 Result<MacAddr> MacAddr::parse(std::string_view text) {
   MacAddr m;
@@ -115,7 +125,8 @@ Result<MacAddr> MacAddr::parse(std::string_view text) {
   return m;
 }
 std::string MacAddr::text() const {
-  return fmt::format("{:02x}:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}", bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5]);
+  return fmt::format("{:02x}:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}", bytes[0], bytes[1], bytes[2], bytes[3], bytes[4],
+                     bytes[5]);
 }
 
 }  // namespace hawser

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Addresses as values: IpAddr (both families), Cidr, MacAddr. Bytes are kept in network order; numbers handed out are in host
-// order. Pure, any thread. Text forms: RFC 5952 for IPv6, dotted quad for IPv4.
+// Addresses as values: IpAddr (both families), Cidr, MacAddr. Bytes are kept in network order; numbers handed out are
+// in host order. Pure, any thread. Text forms: RFC 5952 for IPv6, dotted quad for IPv4.
 #pragma once
 
 #include <array>
@@ -49,8 +49,8 @@ class Cidr {
   [[nodiscard]] const IpAddr& addr() const { return addr_; }
   [[nodiscard]] int prefix() const { return prefix_; }
   [[nodiscard]] int family() const { return addr_.family(); }
-  [[nodiscard]] Cidr network() const;      // host bits cleared
-  [[nodiscard]] IpAddr last() const;       // highest address
+  [[nodiscard]] Cidr network() const;  // host bits cleared
+  [[nodiscard]] IpAddr last() const;   // highest address
   [[nodiscard]] bool contains(const IpAddr& a) const;
   [[nodiscard]] bool contains(const Cidr& c) const;
   [[nodiscard]] bool overlaps(const Cidr& c) const;
@@ -76,13 +76,19 @@ struct MacAddr {
 
 template <>
 struct fmt::formatter<hawser::IpAddr> : fmt::formatter<std::string> {
-  auto format(const hawser::IpAddr& a, format_context& ctx) const { return formatter<std::string>::format(a.text(), ctx); }
+  auto format(const hawser::IpAddr& a, format_context& ctx) const {
+    return formatter<std::string>::format(a.text(), ctx);
+  }
 };
 template <>
 struct fmt::formatter<hawser::Cidr> : fmt::formatter<std::string> {
-  auto format(const hawser::Cidr& a, format_context& ctx) const { return formatter<std::string>::format(a.text(), ctx); }
+  auto format(const hawser::Cidr& a, format_context& ctx) const {
+    return formatter<std::string>::format(a.text(), ctx);
+  }
 };
 template <>
 struct fmt::formatter<hawser::MacAddr> : fmt::formatter<std::string> {
-  auto format(const hawser::MacAddr& a, format_context& ctx) const { return formatter<std::string>::format(a.text(), ctx); }
+  auto format(const hawser::MacAddr& a, format_context& ctx) const {
+    return formatter<std::string>::format(a.text(), ctx);
+  }
 };

@@ -11,10 +11,14 @@ namespace {
 
 spdlog::level::level_enum to_spdlog(Level level) {
   switch (level) {
-    case Level::kDebug: return spdlog::level::debug;
-    case Level::kInfo: return spdlog::level::info;
-    case Level::kWarn: return spdlog::level::warn;
-    case Level::kError: return spdlog::level::err;
+    case Level::kDebug:
+      return spdlog::level::debug;
+    case Level::kInfo:
+      return spdlog::level::info;
+    case Level::kWarn:
+      return spdlog::level::warn;
+    case Level::kError:
+      return spdlog::level::err;
   }
   return spdlog::level::info;
 }
@@ -34,7 +38,11 @@ void init(std::string_view program, Level level) {
   logger().set_pattern("%Y-%m-%dT%H:%M:%S.%e %L " + std::string(program) + ": %v");
   logger().set_level(to_spdlog(level));
 }
-bool enabled(Level level) { return logger().should_log(to_spdlog(level)); }
-void write(Level level, std::string_view text) { logger().log(to_spdlog(level), "{}", text); }
+bool enabled(Level level) {
+  return logger().should_log(to_spdlog(level));
+}
+void write(Level level, std::string_view text) {
+  logger().log(to_spdlog(level), "{}", text);
+}
 
 }  // namespace hawser::log

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Result<T>: the one way a function of ours reports failure. Nothing of ours throws; library exceptions are turned into a
-// Result at the boundary that calls the library. Use:
+// Result<T>: the one way a function of ours reports failure. Nothing of ours throws; library exceptions are turned into
+// a Result at the boundary that calls the library. Use:
 //
 //   auto fd = open_file(path);
 //   if (!fd) return std::unexpected(std::move(fd.error()).context("load config"));
@@ -58,10 +58,10 @@ template <class T>
   return std::unexpected(std::move(r.error()));
 }
 
-[[nodiscard]] bool is_not_found(const Error& e);   // ENOENT, ESRCH, ENODEV, HTTP 404
-[[nodiscard]] bool is_exists(const Error& e);      // EEXIST, or HTTP 409 with reason AlreadyExists
-[[nodiscard]] bool is_conflict(const Error& e);    // HTTP 409 with any other reason: a lost compare-and-swap
-[[nodiscard]] bool is_gone(const Error& e);        // HTTP 410: the revision asked for was compacted
-[[nodiscard]] bool is_temporary(const Error& e);   // worth trying again: EAGAIN, ECONNREFUSED, ETIMEDOUT, 429, 5xx, ...
+[[nodiscard]] bool is_not_found(const Error& e);  // ENOENT, ESRCH, ENODEV, HTTP 404
+[[nodiscard]] bool is_exists(const Error& e);     // EEXIST, or HTTP 409 with reason AlreadyExists
+[[nodiscard]] bool is_conflict(const Error& e);   // HTTP 409 with any other reason: a lost compare-and-swap
+[[nodiscard]] bool is_gone(const Error& e);       // HTTP 410: the revision asked for was compacted
+[[nodiscard]] bool is_temporary(const Error& e);  // worth trying again: EAGAIN, ECONNREFUSED, ETIMEDOUT, 429, 5xx, ...
 
 }  // namespace hawser
