@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Client: the Kubernetes API verbs, as a caller sees them. Two implementations: HttpClient (lib/kube/http_client.h) over the
-// network, and the control plane's LocalClient, which calls the API server's registry in the same process.
+// Client: the Kubernetes API verbs, as a caller sees them. Two implementations: HttpClient (lib/kube/http_client.h)
+// over the network, and the control plane's LocalClient, which calls the API server's registry in the same process.
 //
 // Calls block and may come from any thread. Objects are immutable and shared: never cast the const away.
 // Errors: Error::code is the HTTP status (0 or an errno when no answer came), Error::reason the Status reason,
@@ -87,15 +87,16 @@ class Client {
   virtual Result<ObjectPtr> update(const Resource& r, const Object& o, std::string_view subresource = "") = 0;
   virtual Result<ObjectPtr> patch(const Resource& r, std::string_view ns, std::string_view name, PatchType type,
                                   const boost::json::value& body, std::string_view subresource = "") = 0;
-  virtual Result<> remove(const Resource& r, std::string_view ns, std::string_view name, const DeleteOptions& o = {}) = 0;
+  virtual Result<> remove(const Resource& r, std::string_view ns, std::string_view name,
+                          const DeleteOptions& o = {}) = 0;
   // Subresource POST: pods/binding, serviceaccounts/token.
   virtual Result<ObjectPtr> create_sub(const Resource& r, std::string_view ns, std::string_view name,
                                        std::string_view subresource, const Object& o) = 0;
 
   // Calls `on_event` on this thread, in order, until it returns false, `stop` is requested, the server ends the watch
   // (success: the caller watches again from the last resourceVersion it saw) or an error. is_gone(error): list again.
-  virtual Result<> watch(const Resource& r, const WatchOptions& o, const std::function<bool(const WatchEvent&)>& on_event,
-                         std::stop_token stop) = 0;
+  virtual Result<> watch(const Resource& r, const WatchOptions& o,
+                         const std::function<bool(const WatchEvent&)>& on_event, std::stop_token stop) = 0;
 };
 
 }  // namespace hawser::kube

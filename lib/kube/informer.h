@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Informer: a local, always-current copy of one kind, by list and then watch. Resumes from the last resourceVersion after a
-// broken watch, lists again after 410 Gone, backs off (100 ms doubling to 10 s, with jitter) while the API is away, and keeps
-// serving the last state meanwhile: nothing is ever "empty" because the API cannot be reached.
+// Informer: a local, always-current copy of one kind, by list and then watch. Resumes from the last resourceVersion
+// after a broken watch, lists again after 410 Gone, backs off (100 ms doubling to 10 s, with jitter) while the API is
+// away, and keeps serving the last state meanwhile: nothing is ever "empty" because the API cannot be reached.
 //
-// Theory of operation: one thread per informer runs list -> watch -> watch ... Each event first updates the cache, then calls the
-// handler on that thread; handlers must be short (post to your own queue) and never call stop(). A relist is turned into the
-// adds, updates and deletes that differ, so handlers never see a gap or an event twice with the same resourceVersion.
-// get(), list(), synced() are safe from any thread.
+// Theory of operation: one thread per informer runs list -> watch -> watch ... Each event first updates the cache, then
+// calls the handler on that thread; handlers must be short (post to your own queue) and never call stop(). A relist is
+// turned into the adds, updates and deletes that differ, so handlers never see a gap or an event twice with the same
+// resourceVersion. get(), list(), synced() are safe from any thread.
 #pragma once
 
 #include <functional>

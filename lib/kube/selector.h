@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Label and field selectors. Source: "Labels and Selectors" and "Field Selectors" of the Kubernetes documentation. Pure, any thread.
+// Label and field selectors. Source: "Labels and Selectors" and "Field Selectors" of the Kubernetes documentation.
+// Pure, any thread.
 #pragma once
 
 #include <string>
@@ -15,7 +16,7 @@ namespace hawser::kube {
 class LabelSelector {
  public:
   LabelSelector() = default;  // matches everything
-  // Query form: "app=web,tier in (a,b),!legacy".
+  // Query form: "app=web,tier in (a,b),!legacy,replicas>2". Errors have code 400 and the text the API server answers.
   static Result<LabelSelector> parse(std::string_view text);
   // API form {matchLabels, matchExpressions}. An empty object matches everything.
   static Result<LabelSelector> from_object(const boost::json::object& selector);
@@ -26,7 +27,7 @@ class LabelSelector {
   [[nodiscard]] std::string text() const;
 
  private:
-  enum class Op { kIn, kNotIn, kExists, kNotExists };
+  enum class Op { kIn, kNotIn, kExists, kNotExists, kLess, kGreater };
   struct Requirement {
     std::string key;
     Op op = Op::kExists;

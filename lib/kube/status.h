@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// metav1.Status as a value, and its constructors with the texts kubectl shows. Source: apimachinery api/errors (public API).
+// metav1.Status as a value, and its constructors with the texts kubectl shows. Source: apimachinery api/errors (public
+// API).
 #pragma once
 
 #include <expected>
@@ -16,18 +17,18 @@ namespace hawser::kube {
 struct FieldError {
   enum class Type { kRequired, kInvalid, kNotSupported, kForbidden, kDuplicate, kTooLong, kNotFound, kTypeInvalid };
   Type type = Type::kInvalid;
-  std::string field;   // "spec.ports[0].port"
-  std::string value;   // offending value as JSON text, may be empty
-  std::string detail;  // "must be between 1 and 65535, inclusive"
+  std::string field;                       // "spec.ports[0].port"
+  std::string value;                       // offending value as JSON text, may be empty
+  std::string detail;                      // "must be between 1 and 65535, inclusive"
   [[nodiscard]] std::string text() const;  // `spec.ports[0].port: Invalid value: 70000: must be ...`
 };
 
 struct Status {
   int code = 500;
-  std::string reason;   // "NotFound", "Invalid", ...
+  std::string reason;  // "NotFound", "Invalid", ...
   std::string message;
   // details{}
-  std::string name, group, kind;   // kind holds the plural for NotFound/AlreadyExists/Conflict, the Kind for Invalid
+  std::string name, group, kind;  // kind holds the plural for NotFound/AlreadyExists/Conflict, the Kind for Invalid
   std::vector<FieldError> causes;
   int retry_after_seconds = 0;
 
@@ -49,7 +50,7 @@ Status bad_request(std::string_view message);
 Status unauthorized();
 Status forbidden(std::string_view group, std::string_view plural, std::string_view name, std::string_view why);
 Status method_not_supported(std::string_view group, std::string_view plural, std::string_view verb);
-Status expired(std::string_view message);              // 410, reason Expired
+Status expired(std::string_view message);  // 410, reason Expired
 Status timeout(std::string_view message, int retry_after_seconds);
 Status too_large(std::string_view message);
 Status unsupported_media_type(std::string_view message);
