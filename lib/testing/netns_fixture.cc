@@ -14,13 +14,13 @@ namespace hawser::testing {
 namespace {
 
 // A mistake here would let a test change the machine's own network, so it ends the program rather than the test.
-void require_not_the_machines() {
+// PID 1's namespace cannot be read everywhere (it may belong to another user namespace); the one this test came from can.
+void require_throw_away(ino_t came_from) {
   struct stat ours {};
   struct stat init {};
-  if (::stat("/proc/thread-self/ns/net", &ours) == 0 && ::stat("/proc/1/ns/net", &init) == 0 &&
-      ours.st_ino != init.st_ino)
-    return;
-  std::fputs("netns fixture: still in the network namespace of PID 1; stopping before anything is changed\n", stderr);
+  bool moved = ::stat("/proc/thread-self/ns/net", &ours) == 0 && ours.st_ino != came_from;
+  if (moved && (::stat("/proc/1/ns/net", &init) != 0 || ours.st_ino != init.st_ino)) return;
+  std::fputs("netns fixture: not in a throw-away network namespace; stopping before anything is changed\n", stderr);
   std::abort();
 }
 
@@ -46,9 +46,11 @@ bool can_make_netns(std::string& why) {
 void NetNsTest::SetUp() {
   auto made = NetNs::create();
   if (!made) GTEST_SKIP() << "needs the right to make network namespaces: " << made.error().text;
+  struct stat home {};
+  ASSERT_EQ(::stat("/proc/thread-self/ns/net", &home), 0);
   auto inside = NetNsGuard::enter(*made);
   if (!inside) GTEST_SKIP() << "needs the right to enter network namespaces: " << inside.error().text;
-  require_not_the_machines();
+  require_throw_away(home.st_ino);
   netns_.emplace(std::move(*made));
   inside_.emplace(std::move(*inside));
   auto up = loopback_up();
