@@ -42,11 +42,11 @@ struct Link {
   VxlanParams vxlan;  // kind "vxlan"
 };
 
+// A new veth's far end is always down: the kernel cannot set it up before the pair is joined.
 struct VethPeer {
   std::string name;
   int netns_fd = -1;  // made directly there; -1: here
   std::optional<MacAddr> mac;
-  bool up = false;
 };
 
 // A link to make, in one message.

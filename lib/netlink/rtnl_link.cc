@@ -21,9 +21,7 @@ void put_vxlan(Message& m, const VxlanParams& v) {
 void put_veth(Message& m, const LinkSpec& spec) {
   Message::Nest info(m, IFLA_INFO_DATA);
   Message::Nest peer(m, VETH_INFO_PEER);
-  auto* ifi = m.inner<ifinfomsg>();
-  if (!ifi) return;
-  if (spec.peer.up) ifi->ifi_flags = ifi->ifi_change = IFF_UP;
+  if (!m.inner<ifinfomsg>()) return;
   m.strz(IFLA_IFNAME, spec.peer.name);
   if (spec.mtu) m.u32(IFLA_MTU, static_cast<std::uint32_t>(spec.mtu));
   if (spec.peer.mac) m.mac(IFLA_ADDRESS, *spec.peer.mac);
