@@ -9,9 +9,11 @@ the machine's own network; the API server also answers on 127.0.0.1 through a so
    control    node-1      node-2      node-3
    192.0.2.10 192.0.2.11  192.0.2.12  192.0.2.13"""
 import base64
+import hashlib
 import http.client
 import json
 import os
+import re
 import shutil
 import socket
 import ssl
@@ -70,7 +72,9 @@ def sysctl(name, value=None):
 class Cluster:
     def __init__(self, folder, build):
         self.folder, self.build = os.path.abspath(folder), os.path.abspath(build)
-        self.hosts = {n: Host(n, self._path("hosts", n), a) for n, a in {"fabric": None, **ADDRESSES}.items()}
+        # Two clusters of different folders share nothing, their cgroups neither.
+        self.cgroup_parent = "hawser-" + hashlib.sha256(self.folder.encode()).hexdigest()[:8]
+        self.hosts = {n: Host(n, self._path("hosts", n), self.cgroup_parent, a) for n, a in {"fabric": None, **ADDRESSES}.items()}
         self.nodes = [self.hosts[n] for n in NODES]
 
     def _path(self, *parts):
@@ -239,7 +243,7 @@ class Cluster:
         """Ends the hosts and takes back everything that was changed outside them. Whatever half of an `up` is there goes too."""
         for host in self.hosts.values():
             host.kill()
-        remove_cgroups()
+        remove_cgroups(self.cgroup_parent)
         if self.exists():
             for name, value in self._state()["sysctls"].items():
                 sysctl(name, value)
@@ -255,7 +259,6 @@ class Cluster:
 
     def _tls(self):
         if not getattr(self, "_tls_context", None):
-            import re
             with open(self.kubeconfig) as f:
                 text = f.read()
             data = {k: base64.b64decode(v) for k, v in re.findall(r"(\S+-data): \"?([A-Za-z0-9+/=]+)", text)}

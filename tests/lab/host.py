@@ -9,7 +9,6 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CGROUP_ROOT = "/sys/fs/cgroup"
-CGROUP_PARENT = "hawser-lab"
 
 
 class LabError(Exception):
@@ -58,12 +57,12 @@ def cgroup_hierarchies():
     return found
 
 
-def make_cgroups(name):
-    """The host's subtree in every hierarchy; returns the folders."""
+def make_cgroups(parent, name):
+    """The host's subtree PARENT/NAME in every hierarchy; returns the folders."""
     folders = []
     for folder, options in cgroup_hierarchies():
         top = os.path.join(CGROUP_ROOT, folder)
-        for part in (CGROUP_PARENT, name):
+        for part in (parent, name):
             below = os.path.join(top, part)
             os.makedirs(below, exist_ok=True)
             if "cpuset" in options.split(","):
@@ -72,7 +71,7 @@ def make_cgroups(name):
                         value = f.read()
                     with open(os.path.join(below, knob), "w") as f:
                         f.write(value)
-            if options == "cgroup2" and not folder and part == CGROUP_PARENT:
+            if options == "cgroup2" and not folder and part == parent:
                 for group in (top, below):
                     with open(os.path.join(group, "cgroup.controllers")) as f:
                         wanted = " ".join("+" + c for c in f.read().split())
@@ -83,10 +82,10 @@ def make_cgroups(name):
     return folders
 
 
-def remove_cgroups():
-    """Removes the lab's subtree from every hierarchy; the processes in it must have ended."""
+def remove_cgroups(parent):
+    """Removes the lab's subtree PARENT from every hierarchy; the processes in it must have ended."""
     for folder, _ in cgroup_hierarchies():
-        top = os.path.join(CGROUP_ROOT, folder, CGROUP_PARENT)
+        top = os.path.join(CGROUP_ROOT, folder, parent)
         for path, _, _ in os.walk(top, topdown=False):
             try:
                 wait_for(f"remove cgroup {path}", lambda: _rmdir(path), 5)
@@ -105,8 +104,8 @@ def _rmdir(path):
 class Host:
     """One lab host. `folder` holds its files: services.json, logs, state of its programs."""
 
-    def __init__(self, name, folder, address=None):
-        self.name, self.folder, self.address = name, folder, address
+    def __init__(self, name, folder, cgroup_parent, address=None):
+        self.name, self.folder, self.cgroup_parent, self.address = name, folder, cgroup_parent, address
         self.services = {}
 
     @property
@@ -121,7 +120,7 @@ class Host:
         self._write("cgroups", "".join(f"{f} {o}\n" for f, o in hierarchies))
         self._write("hosts", hosts_file)
         self._write_services()
-        join = "".join(f"echo $$ > '{g}/cgroup.procs'; " for g in make_cgroups(self.name))
+        join = "".join(f"echo $$ > '{g}/cgroup.procs'; " for g in make_cgroups(self.cgroup_parent, self.name))
         self.process = subprocess.Popen(
             ["sh", "-c", join + 'exec unshare --mount --uts --ipc --net --pid --cgroup --fork --kill-child "$@"', "sh",
              os.path.join(HERE, "host_setup"), self.name, self.folder, init],
