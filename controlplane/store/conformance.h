@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// The conformance suite of store.h: what any implementation must do. To add one, write an Engine for it and name it in
+// the INSTANTIATE_TEST_SUITE_P of conformance_test.cc. Tests only.
+#pragma once
+
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "controlplane/store/store.h"
+#include "lib/base/clock.h"
+
+namespace hawser::store {
+
+// A place where stores of one kind live; destroying it removes what they left.
+class Engine {
+ public:
+  virtual ~Engine() = default;
+  // The first call makes an empty store; later ones, after the former was destroyed, open what it left if persistent().
+  virtual Result<std::unique_ptr<Store>> open(Clock& clock) = 0;
+  [[nodiscard]] virtual bool persistent() const = 0;
+};
+
+struct EngineCase {
+  std::string name;
+  std::unique_ptr<Engine> (*make)();
+};
+
+// A watcher that keeps everything it was told.
+class Collector {
+ public:
+  WatchFn fn();
+  // Waits until it knows everything up to `r`, and returns the events so far.
+  std::vector<Event> until(Revision r);
+  bool until_lost();
+  std::vector<EventBatch> batches();
+
+ private:
+  bool wait(const std::function<bool()>& pred, std::unique_lock<std::mutex>& l);
+  std::mutex mu_;
+  std::condition_variable told_;
+  std::vector<EventBatch> batches_;  // guarded by mu_
+};
+
+class StoreConformance : public testing::TestWithParam<EngineCase> {
+ protected:
+  void SetUp() override;
+  Revision put(const std::string& key, const std::string& value, LeaseId lease = 0);
+  Revision del(const std::string& key);
+  // "a=x b=y": the keys and values of [key, end) at a revision.
+  std::string dump(Revision at = 0, const std::string& key = "", const std::string& end = std::string(1, '\0'));
+
+  FakeClock clock_;
+  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<Store> store_;
+};
+
+// "put a=x r2" / "delete a r4 (x)" joined by "; ": events as text, the previous value in brackets.
+std::string text(const std::vector<Event>& events);
+
+}  // namespace hawser::store
