@@ -20,7 +20,8 @@ class Headers {
   std::vector<std::pair<std::string, std::string>> list_;
 };
 
-// The verified identity of a TLS client certificate: common name and organizations. Empty user: no certificate was sent.
+// The verified identity of a TLS client certificate: common name and organizations. Empty user: no certificate was
+// sent.
 struct PeerIdentity {
   std::string user;
   std::vector<std::string> groups;
@@ -31,11 +32,11 @@ struct Request {
   std::string target;          // path and query as sent, percent-encoded: "/api/v1/pods?watch=1"
   Headers headers;
   std::string body;
-  PeerIdentity peer;           // server side only
-  std::string remote;          // server side only: "ip:port"
+  PeerIdentity peer;   // server side only
+  std::string remote;  // server side only: "ip:port"
 
-  [[nodiscard]] std::string_view path() const;                        // before '?', still encoded
-  [[nodiscard]] std::string query(std::string_view name) const;       // first value, decoded; "" if absent
+  [[nodiscard]] std::string_view path() const;                   // before '?', still encoded
+  [[nodiscard]] std::string query(std::string_view name) const;  // first value, decoded; "" if absent
   [[nodiscard]] bool has_query(std::string_view name) const;
 };
 

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// HTTP/1.1 server with TLS on Boost.Beast. I/O (accept, handshake, parse, write) runs on the server's own I/O threads; each complete
-// request is handed to `handler` on a worker thread, which may block. Limits: 3 MiB body (413), 64 KiB headers (431).
+// HTTP/1.1 server with TLS on Boost.Beast. I/O (accept, handshake, parse, write) runs on the server's own I/O threads;
+// each complete request is handed to `handler` on a worker thread, which may block. Limits: 3 MiB body (413), 64 KiB
+// headers (431).
 //
-// A handler answers exactly once, through Responder: send() for a whole response, or stream() for one that goes on (watch, log
-// follow). Stream writes never block: they queue, and a stream whose queue passes `stream_queue_bytes` is cut, so that one slow
-// reader costs bounded memory. Bodies over 16 KiB are gzipped when the client accepts it.
+// A handler answers exactly once, through Responder: send() for a whole response, or stream() for one that goes on
+// (watch, log follow). Stream writes never block: they queue, and a stream whose queue passes `stream_queue_bytes` is
+// cut, so that one slow reader costs bounded memory. Bodies over 16 KiB are gzipped when the client accepts it.
 #pragma once
 
 #include <cstdint>

@@ -19,10 +19,12 @@ struct PemPair {
 class TlsContext {
  public:
   ~TlsContext();
-  // Server: own certificate; client certificates are asked for, verified against client_ca_pem when sent, never required.
+  // Server: own certificate; client certificates are asked for, verified against client_ca_pem when sent, never
+  // required.
   static Result<std::shared_ptr<TlsContext>> server(const PemPair& own, const std::string& client_ca_pem);
   // Client: the server must chain to ca_pem (unless `insecure`); `own` may be empty.
-  static Result<std::shared_ptr<TlsContext>> client(const std::string& ca_pem, const PemPair& own, bool insecure = false);
+  static Result<std::shared_ptr<TlsContext>> client(const std::string& ca_pem, const PemPair& own,
+                                                    bool insecure = false);
   struct Impl;
   Impl& impl() { return *impl_; }
   explicit TlsContext(std::unique_ptr<Impl> impl);
