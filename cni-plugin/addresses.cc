@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cni-plugin/addresses.h"
+
+#include <algorithm>
+#include <set>
+
+#include <boost/json/parse.hpp>
+#include <boost/json/value.hpp>
+
+#include "cni-plugin/attachment_result.h"
+#include "cni-plugin/delegate.h"
+#include "cni-plugin/ipam/store.h"
+
+namespace hawser::cni {
+namespace {
+
+// Which answer an error of the store is.
+Code store_code(const Error& e) {
+  switch (e.code) {
+    case ENOSPC:
+    case EADDRINUSE:
+      return Code::kNoAddress;
+    case EEXIST:
+      return Code::kAlreadyAttached;
+    case EINVAL:
+      return Code::kInvalidConfig;
+    default:
+      return Code::kIo;
+  }
+}
+template <class T>
+std::unexpected<Failure> store_failure(const Result<T>& r) {
+  return as_failure(store_code(r.error()), r);
+}
+
+class BuiltIn final : public AddressSource {
+ public:
+  explicit BuiltIn(const NodeFile* node) : node_(node) {}
+
+  Outcome<GivenAddresses> add(const NetConf& conf, const ipam::Owner& owner) override {
+    auto sets = range_sets(conf);
+    if (!sets) return std::unexpected(sets.error());
+    auto store = ipam::Store::open(conf.ipam_folder);
+    if (!store) return store_failure(store);
+    auto taken = store->take(*sets, owner, conf.requested);
+    if (!taken) return store_failure(taken);
+    GivenAddresses g{.routes = conf.routes, .dns = conf.dns};
+    for (const auto& t : *taken) g.addresses.push_back(t.address);
+    return g;
+  }
+  Outcome<> del(const NetConf& conf, const ipam::Owner& owner) override {
+    auto store = ipam::Store::open(conf.ipam_folder);
+    if (!store) return store_failure(store);
+    if (auto r = store->give_back(owner); !r) return store_failure(r);
+    return {};
+  }
+  Outcome<> check(const NetConf& conf, const ipam::Owner& owner, const std::vector<IpAddr>& addresses) override {
+    auto store = ipam::Store::open(conf.ipam_folder);
+    if (!store) return store_failure(store);
+    auto held = store->held_by(owner);
+    if (!held) return store_failure(held);
+    for (const auto& a : addresses) {
+      if (std::ranges::find(*held, a) == held->end())
+        return failure(Code::kCheckFailed, "address {} is not reserved for container {}", a, owner.container);
+    }
+    return {};
+  }
+  Outcome<> gc(const NetConf& conf) override {
+    auto store = ipam::Store::open(conf.ipam_folder);
+    if (!store) return store_failure(store);
+    std::set<ipam::Owner> valid(conf.valid_attachments.begin(), conf.valid_attachments.end());
+    if (auto r = store->keep_only(valid); !r) return store_failure(r);
+    return {};
+  }
+  Outcome<> status(const NetConf& conf) override {
+    auto sets = range_sets(conf);
+    if (!sets) return failure(Code::kNotAvailable, "{}", sets.error().msg);
+    auto store = ipam::Store::open(conf.ipam_folder);
+    if (!store) return as_failure(Code::kNotAvailable, store);
+    for (const auto& set : *sets) {
+      auto free = store->available(set);
+      if (!free) return as_failure(Code::kNotAvailable, free);
+      if (*free == 0) return failure(Code::kNotAvailable, "no free address in {}", set[0].file_name());
+    }
+    return {};
+  }
+
+ private:
+  Outcome<std::vector<ipam::RangeSet>> range_sets(const NetConf& conf) const {
+    if (!conf.ranges.empty()) return conf.ranges;
+    if (!node_)
+      return failure(Code::kTryAgainLater, "{}: not there yet; is hawser-overlayd running and ready?", conf.node_file);
+    std::vector<ipam::RangeSet> sets;
+    for (const auto& cidr : node_->pod_cidrs) {
+      auto range = ipam::whole_subnet(cidr);
+      if (!range) return failure(Code::kInvalidConfig, "{}: podCIDRs: {}", conf.node_file, range.error().text);
+      sets.push_back({*range});
+    }
+    return sets;
+  }
+  const NodeFile* node_;
+};
+
+class Delegate final : public AddressSource {
+ public:
+  Delegate(std::vector<std::string> path) : path_(std::move(path)) {}
+
+  Outcome<GivenAddresses> add(const NetConf& conf, const ipam::Owner&) override {
+    auto printed = call(conf, "ADD");
+    if (!printed) return std::unexpected(printed.error());
+    auto given = read_result(conf, *printed);
+    // It did hand something out; take that back before saying no.
+    if (!given) (void)call(conf, "DEL");
+    return given;
+  }
+  Outcome<> del(const NetConf& conf, const ipam::Owner&) override { return done(call(conf, "DEL")); }
+  Outcome<> check(const NetConf& conf, const ipam::Owner&, const std::vector<IpAddr>&) override {
+    return done(call(conf, "CHECK"));
+  }
+  Outcome<> gc(const NetConf& conf) override { return done(call(conf, "GC")); }
+  Outcome<> status(const NetConf& conf) override { return done(call(conf, "STATUS")); }
+
+ private:
+  Outcome<std::string> call(const NetConf& conf, const char* command) {
+    return run_delegate({.type = conf.ipam_type, .path = path_, .command = command, .input = conf.raw});
+  }
+  static Outcome<> done(const Outcome<std::string>& r) {
+    if (!r) return std::unexpected(r.error());
+    return {};
+  }
+  static Outcome<GivenAddresses> read_result(const NetConf& conf, const std::string& printed) {
+    boost::system::error_code ec;
+    auto v = boost::json::parse(printed, ec);
+    if (ec || !v.is_object())
+      return failure(Code::kDecode, "ipam.type {}: its result is not a JSON object", conf.ipam_type);
+    auto result = from_version(v.get_object(), conf.version);
+    if (!result) return std::unexpected(result.error());
+    auto ips = result_ips(*result);
+    if (!ips) return std::unexpected(ips.error());
+    if (ips->empty()) return failure(Code::kNoAddress, "ipam.type {}: gave no address", conf.ipam_type);
+    GivenAddresses g{.dns = conf.dns};
+    for (const auto& ip : *ips) g.addresses.push_back(ip.address.addr());
+    if (const auto* r = result->if_contains("routes"); r && r->is_array()) g.routes = r->get_array();
+    if (const auto* d = result->if_contains("dns"); d && d->is_object() && g.dns.empty()) g.dns = d->get_object();
+    return g;
+  }
+  std::vector<std::string> path_;
+};
+
+}  // namespace
+
+std::unique_ptr<AddressSource> make_address_source(const NetConf& conf, const Environment& env, const NodeFile* node) {
+  if (conf.ipam_type.empty()) return std::make_unique<BuiltIn>(node);
+  return std::make_unique<Delegate>(env.path);
+}
+
+}  // namespace hawser::cni

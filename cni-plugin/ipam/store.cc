@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cni-plugin/ipam/store.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include <fcntl.h>
+#include <unistd.h>
+
+namespace hawser::cni::ipam {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr std::string_view kPoolPrefix = "pool-";
+
+class DiskPoolFile final : public PoolFile {
+ public:
+  explicit DiskPoolFile(UniqueFd fd) : fd_(std::move(fd)) {}
+  Result<> read(std::uint64_t offset, std::span<std::uint8_t> into) override {
+    auto n = pread(fd_.get(), into.data(), into.size(), static_cast<off_t>(offset));
+    if (n < 0) return fail_errno(errno, "read the address pool");
+    if (static_cast<std::size_t>(n) != into.size()) return fail(ESTALE, "the address pool is cut short");
+    return {};
+  }
+  Result<> write(std::uint64_t offset, std::span<const std::uint8_t> from) override {
+    auto n = pwrite(fd_.get(), from.data(), from.size(), static_cast<off_t>(offset));
+    if (n < 0) return fail_errno(errno, "write the address pool");
+    if (static_cast<std::size_t>(n) != from.size()) return fail(ENOSPC, "write the address pool: no space");
+    return {};
+  }
+
+ private:
+  UniqueFd fd_;
+};
+
+// "pool-10.244.1.1-10.244.1.254" to its two ends; nullopt: not a pool file.
+std::optional<Range> range_of_file(std::string_view name) {
+  if (!name.starts_with(kPoolPrefix)) return std::nullopt;
+  name.remove_prefix(kPoolPrefix.size());
+  auto dash = name.find('-');
+  if (dash == name.npos) return std::nullopt;
+  auto first = IpAddr::parse(name.substr(0, dash));
+  auto last = IpAddr::parse(name.substr(dash + 1));
+  if (!first || !last || first->family() != last->family() || *last < *first) return std::nullopt;
+  return Range{.first = *first, .last = *last};
+}
+
+}  // namespace
+
+Result<Store> Store::open(const std::string& folder, Clock& clock) {
+  if (auto r = make_folders(folder, 0700); !r) return propagate(r, "address store");
+  auto lock = FileLock::acquire(folder + "/lock");
+  if (!lock) return propagate(lock, "address store");
+  auto boot = read_file("/proc/sys/kernel/random/boot_id", kPageBytes);
+  if (!boot) return propagate(boot, "address store");
+  while (!boot->empty() && boot->back() == '\n') boot->pop_back();
+  return Store(folder, std::move(*lock), std::move(*boot), clock);
+}
+
+Result<Pool> Store::make_pool(const Range& range) {
+  const std::string path = fmt::format("{}/{}{}", folder_, kPoolPrefix, range.file_name());
+  const std::string fresh = path + ".new";  // not a pool name, so a half-made one is never read
+  auto fd = UniqueFd::open(fresh.c_str(), O_RDWR | O_CREAT | O_TRUNC, 0600);
+  if (!fd) return propagate(fd, "address store");
+  if (ftruncate(fd->get(), static_cast<off_t>(Pool::file_bytes(range.slots()))) != 0)
+    return fail_errno(errno, "size {}", fresh);
+  auto file = std::make_unique<DiskPoolFile>(std::move(*fd));
+  if (auto r = Pool::format(*file, range.slots(), boot_id_); !r) return propagate(r);
+  if (rename(fresh.c_str(), path.c_str()) != 0) return fail_errno(errno, "rename {}", fresh);
+  return Pool::open(std::move(file), range, boot_id_);
+}
+
+Result<Pool> Store::open_pool(const Range& range) {
+  const std::string path = fmt::format("{}/{}{}", folder_, kPoolPrefix, range.file_name());
+  auto fd = UniqueFd::open(path.c_str(), O_RDWR);
+  if (!fd && fd.error().code == ENOENT) return make_pool(range);
+  if (!fd) return propagate(fd);
+  auto pool = Pool::open(std::make_unique<DiskPoolFile>(std::move(*fd)), range, boot_id_);
+  if (!pool && pool.error().code == ESTALE) return make_pool(range);
+  return pool;
+}
+
+Result<std::vector<Pool>> Store::open_all() {
+  std::vector<Pool> pools;
+  std::error_code ec;
+  for (const auto& entry : fs::directory_iterator(folder_, ec)) {
+    auto range = range_of_file(entry.path().filename().native());
+    if (!range) continue;
+    auto fd = UniqueFd::open(entry.path().c_str(), O_RDWR);
+    if (!fd) return propagate(fd);
+    auto pool = Pool::open(std::make_unique<DiskPoolFile>(std::move(*fd)), *range, boot_id_);
+    if (!pool && pool.error().code == ESTALE) continue;  // made anew when its range is next used
+    if (!pool) return propagate(pool);
+    pools.push_back(std::move(*pool));
+  }
+  if (ec) return fail_errno(ec.value(), "list {}", folder_);
+  return pools;
+}
+
+Result<Store::Taken> Store::take_from_set(const RangeSet& set, const Owner& owner, std::vector<IpAddr>& requested) {
+  for (const auto& range : set) {
+    auto wanted = std::ranges::find_if(requested, [&](const IpAddr& a) { return range.contains(a); });
+    if (wanted == requested.end()) continue;
+    auto pool = open_pool(range);
+    if (!pool) return propagate(pool);
+    auto got = pool->take_requested(owner, *wanted, clock_->now());
+    if (!got) return propagate(got);
+    requested.erase(wanted);
+    return Taken{*got, range};
+  }
+  Result<Taken> full = fail(ENOSPC, "the range set is empty");
+  for (const auto& range : set) {
+    auto pool = open_pool(range);
+    if (!pool) return propagate(pool);
+    auto got = pool->take(owner, clock_->now());
+    if (got) return Taken{*got, range};
+    if (got.error().code != ENOSPC) return propagate(got);
+    full = propagate(got);
+  }
+  return full;
+}
+
+Result<std::vector<Store::Taken>> Store::take(const std::vector<RangeSet>& sets, const Owner& owner,
+                                              const std::vector<IpAddr>& requested) {
+  auto held = held_by(owner);
+  if (!held) return propagate(held);
+  if (!held->empty())
+    return fail(EEXIST, "interface {} of container {} already holds {}", owner.ifname, owner.container, held->front());
+  std::vector<Taken> taken;
+  std::vector<IpAddr> open_requests = requested;
+  for (const auto& set : sets) {
+    auto t = take_from_set(set, owner, open_requests);
+    if (!t) {
+      (void)give_back(owner);  // the error that stopped us says more than one met while tidying up
+      return propagate(t);
+    }
+    taken.push_back(std::move(*t));
+  }
+  if (!open_requests.empty()) {
+    (void)give_back(owner);
+    return fail(EINVAL, "requested address {}: is in no configured range, or its range set gave another",
+                open_requests[0]);
+  }
+  return taken;
+}
+
+Result<std::vector<IpAddr>> Store::give_back(const Owner& owner) {
+  auto pools = open_all();
+  if (!pools) return propagate(pools);
+  std::vector<IpAddr> freed;
+  for (auto& p : *pools) {
+    auto f = p.give_back(owner, clock_->now());
+    if (!f) return f;
+    freed.insert(freed.end(), f->begin(), f->end());
+  }
+  return freed;
+}
+
+Result<std::vector<IpAddr>> Store::held_by(const Owner& owner) {
+  auto pools = open_all();
+  if (!pools) return propagate(pools);
+  std::vector<IpAddr> out;
+  for (auto& p : *pools) {
+    auto h = p.held_by(owner);
+    if (!h) return h;
+    out.insert(out.end(), h->begin(), h->end());
+  }
+  return out;
+}
+
+Result<std::vector<Held>> Store::list() {
+  auto pools = open_all();
+  if (!pools) return propagate(pools);
+  std::vector<Held> out;
+  for (auto& p : *pools) {
+    auto l = p.list();
+    if (!l) return l;
+    out.insert(out.end(), l->begin(), l->end());
+  }
+  return out;
+}
+
+Result<std::vector<Owner>> Store::keep_only(const std::set<Owner>& valid) {
+  auto pools = open_all();
+  if (!pools) return propagate(pools);
+  std::set<Owner> dropped;
+  for (auto& p : *pools) {
+    auto held = p.list();
+    if (!held) return propagate(held);
+    for (const auto& h : *held) {
+      if (valid.contains(h.owner)) continue;
+      if (auto r = p.give_back(h.owner, clock_->now()); !r) return propagate(r);
+      dropped.insert(h.owner);
+    }
+    if (auto r = p.verify(); !r) return propagate(r);
+  }
+  return std::vector<Owner>(dropped.begin(), dropped.end());
+}
+
+Result<std::uint64_t> Store::available(const RangeSet& set) {
+  std::uint64_t free = 0;
+  for (const auto& range : set) {
+    auto pool = open_pool(range);
+    if (!pool) return propagate(pool);
+    auto held = pool->list();
+    if (!held) return propagate(held);
+    std::uint64_t usable = range.slots();
+    if (range.contains(range.gateway) && range.slot_of(range.gateway) < range.slots()) usable--;
+    free += usable - std::min<std::uint64_t>(usable, held->size());
+  }
+  return free;
+}
+
+}  // namespace hawser::cni::ipam

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// Store: the address state of one network, a folder with one pool file per range and a lock. Opening it takes the lock;
+// it is held until the object goes (or the process dies). Pools whose range is no longer configured stay until their
+// last address is given back, so a node whose pod CIDR changed serves old pods to their end.
+//
+// The folder lives under the run folder (tmpfs). Records of an earlier boot are dropped: their pods are gone.
+#pragma once
+
+#include <set>
+#include <string>
+#include <vector>
+
+#include "cni-plugin/ipam/pool.h"
+#include "lib/base/atomic_file.h"
+
+namespace hawser::cni::ipam {
+
+class Store {
+ public:
+  // Makes the folder if missing.
+  static Result<Store> open(const std::string& folder, Clock& clock = system_clock());
+
+  // One address from each set, all or none. EEXIST: the owner has addresses already. Every requested address must be
+  // used.
+  struct Taken {
+    IpAddr address;
+    Range range;
+  };
+  Result<std::vector<Taken>> take(const std::vector<RangeSet>& sets, const Owner& owner,
+                                  const std::vector<IpAddr>& requested);
+  // From every pool, configured or not; what was freed.
+  Result<std::vector<IpAddr>> give_back(const Owner& owner);
+  Result<std::vector<IpAddr>> held_by(const Owner& owner);
+  Result<std::vector<Held>> list();
+  // Frees all that `valid` does not name and repairs tags; the owners that were dropped.
+  Result<std::vector<Owner>> keep_only(const std::set<Owner>& valid);
+  // How many addresses of the set can still be taken.
+  Result<std::uint64_t> available(const RangeSet& set);
+
+ private:
+  Store(std::string folder, FileLock lock, std::string boot_id, Clock& clock)
+      : folder_(std::move(folder)), lock_(std::move(lock)), boot_id_(std::move(boot_id)), clock_(&clock) {}
+  Result<Pool> open_pool(const Range& range);
+  Result<Pool> make_pool(const Range& range);
+  // Every pool file in the folder; those of an earlier boot are deleted instead.
+  Result<std::vector<Pool>> open_all();
+  Result<Taken> take_from_set(const RangeSet& set, const Owner& owner, std::vector<IpAddr>& requested);
+
+  std::string folder_;
+  FileLock lock_;
+  std::string boot_id_;
+  Clock* clock_;
+};
+
+}  // namespace hawser::cni::ipam
