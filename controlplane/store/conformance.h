@@ -3,14 +3,12 @@
 // the INSTANTIATE_TEST_SUITE_P of conformance_test.cc. Tests only.
 #pragma once
 
-#include <condition_variable>
 #include <memory>
-#include <mutex>
 #include <string>
-#include <vector>
 
 #include <gtest/gtest.h>
 
+#include "controlplane/store/collector.h"
 #include "controlplane/store/store.h"
 #include "lib/base/clock.h"
 
@@ -30,22 +28,6 @@ struct EngineCase {
   std::unique_ptr<Engine> (*make)();
 };
 
-// A watcher that keeps everything it was told.
-class Collector {
- public:
-  WatchFn fn();
-  // Waits until it knows everything up to `r`, and returns the events so far.
-  std::vector<Event> until(Revision r);
-  bool until_lost();
-  std::vector<EventBatch> batches();
-
- private:
-  bool wait(const std::function<bool()>& pred, std::unique_lock<std::mutex>& l);
-  std::mutex mu_;
-  std::condition_variable told_;
-  std::vector<EventBatch> batches_;  // guarded by mu_
-};
-
 class StoreConformance : public testing::TestWithParam<EngineCase> {
  protected:
   void SetUp() override;
@@ -58,8 +40,5 @@ class StoreConformance : public testing::TestWithParam<EngineCase> {
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<Store> store_;
 };
-
-// "put a=x r2" / "delete a r4 (x)" joined by "; ": events as text, the previous value in brackets.
-std::string text(const std::vector<Event>& events);
 
 }  // namespace hawser::store

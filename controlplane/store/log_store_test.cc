@@ -9,8 +9,8 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include "controlplane/store/collector.h"
 #include "controlplane/store/compactor.h"
-#include "controlplane/store/conformance.h"
 #include "controlplane/store/memory_log.h"
 
 namespace hawser::store {

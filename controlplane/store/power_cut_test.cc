@@ -2,7 +2,7 @@
 // Power cuts. A VFS between SQLite and the disk remembers, for each file, what was synced and what was only written. A
 // cut is a copy of the synced bytes plus a random choice of the unsynced writes, as a disk cache may leave it. Whatever
 // was acknowledged before the copy must be in it. With synchronous below FULL this fails.
-#include <cstring>
+#include <atomic>
 #include <fstream>
 #include <map>
 #include <mutex>
@@ -13,7 +13,7 @@
 #include <gtest/gtest.h>
 #include <sqlite3.h>
 
-#include "controlplane/store/conformance.h"
+#include "controlplane/store/store.h"
 #include "controlplane/store/temp_dir.h"
 
 namespace hawser::store {

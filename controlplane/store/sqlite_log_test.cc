@@ -18,7 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "controlplane/store/conformance.h"
+#include "controlplane/store/collector.h"
 #include "controlplane/store/temp_dir.h"
 
 namespace hawser::store {
