@@ -91,18 +91,20 @@ boost::json::object Status::to_json() const {
   if (!name.empty()) details["name"] = name;
   if (!group.empty()) details["group"] = group;
   if (!kind.empty()) details["kind"] = kind;
-  if (!causes.empty()) {
+  if (!causes.empty() || !cause.empty()) {
     Array list;
+    if (!cause.empty()) list.push_back(Object{{"reason", cause}, {"message", message}});
     for (const auto& c : causes) {
-      Object cause{{"reason", names_of(c.type).reason}, {"message", body_of(c)}};
-      if (!c.field.empty()) cause["field"] = c.field;
-      list.push_back(std::move(cause));
+      Object item{{"reason", names_of(c.type).reason}, {"message", body_of(c)}};
+      if (!c.field.empty()) item["field"] = c.field;
+      list.push_back(std::move(item));
     }
     details["causes"] = std::move(list);
   }
   if (retry_after_seconds > 0) details["retryAfterSeconds"] = retry_after_seconds;
 
   Object o{{"kind", "Status"}, {"apiVersion", "v1"}, {"metadata", Object()}};
+  if (!continue_token.empty()) o["metadata"].as_object()["continue"] = continue_token;
   o["status"] = code < 400 ? "Success" : "Failure";
   if (!message.empty()) o["message"] = message;
   if (!reason.empty()) o["reason"] = reason;

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// The query parameters of a request as typed options, with Kubernetes' errors for what they may not be. Pure, any
+// thread. Source: meta/v1 ListOptions, CreateOptions, DeleteOptions, TableOptions.
+#pragma once
+
+#include "controlplane/apiserver/registry.h"
+#include "controlplane/apiserver/router.h"
+#include "lib/http/message.h"
+
+namespace hawser::apiserver {
+
+struct ListParams {
+  ListRequest list;
+  bool watch = false;
+  bool bookmarks = false;
+  std::optional<bool> send_initial_events;
+  std::int64_t timeout_seconds = 0;
+};
+Expected<ListParams> parse_list(const http::Request& r, const Route& route);
+
+Expected<WriteOptions> parse_write(const http::Request& r);
+
+// Query over body.
+Expected<DeleteRequest> parse_delete(const http::Request& r);
+
+Expected<Revision> parse_get_version(const http::Request& r);
+Expected<schema::IncludeObject> parse_include_object(const http::Request& r);
+
+}  // namespace hawser::apiserver
