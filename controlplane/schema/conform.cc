@@ -115,7 +115,8 @@ class Conformer {
 
   std::unexpected<Error> mismatch(const Type& owner, const Field& f, const json::value& v, Shape shape) const {
     std::string found = go_value(v);
-    if (v.is_double() && (f.base == Base::kInt32 || f.base == Base::kInt64)) found += " " + json::serialize(v);
+    if (v.is_double() && (f.base == Base::kInt32 || f.base == Base::kInt64))
+      found += fmt::format(" {}", v.get_double());
     std::string path;  // the Go path has no indices
     for (std::size_t i = 0; i < path_.size(); i++) {
       if (path_[i] == '[')
@@ -218,7 +219,9 @@ class Conformer {
 
   Result<> quantity(const Type& owner, const Field& f, json::value& v) const {
     if (!v.is_string() && !v.is_number()) return mismatch(owner, f, v, Shape::kOne);
-    std::string number = v.is_string() ? std::string(v.get_string()) : json::serialize(v);
+    std::string number = v.is_string()   ? std::string(v.get_string())
+                         : v.is_double() ? fmt::format("{}", v.get_double())
+                                         : json::serialize(v);
     auto q = Quantity::parse(number);
     if (!q) return propagate(q);
     v = json::string(q->text());

@@ -73,7 +73,7 @@ TEST(Decode, Table) {
       {__LINE__, "Deployment", R"({"spec":{"replicas":"x"}})", "",
        R"(Deployment in version "apps/v1" cannot be handled as a Deployment: json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32)"},
       {__LINE__, "Deployment", R"({"spec":{"replicas":1.5}})", "",
-       R"(Deployment in version "apps/v1" cannot be handled as a Deployment: json: cannot unmarshal number 1.5E0 into Go struct field DeploymentSpec.spec.replicas of type int32)"},
+       R"(Deployment in version "apps/v1" cannot be handled as a Deployment: json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32)"},
       {__LINE__, "Deployment", R"({"spec":{"replicas":4294967296}})", "",
        R"(Deployment in version "apps/v1" cannot be handled as a Deployment: json: cannot unmarshal number 4294967296 into Go struct field DeploymentSpec.spec.replicas of type int32)"},
       {__LINE__, "Pod", R"({"spec":{"containers":[{"name":"a","env":[{"name":"X","value":1}]}]}})", "",
