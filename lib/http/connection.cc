@@ -38,6 +38,7 @@ class StreamHandle final : public Stream {
       if (data->empty()) return true;
       if (state_->queued_bytes + data->size() > limit_bytes_) {
         state_->open = false;
+        state_->drained.notify_all();
         cut = true;
       } else {
         state_->queued_bytes += data->size();
@@ -54,6 +55,11 @@ class StreamHandle final : public Stream {
   void close() override { end(); }
   bool open() const override {
     std::lock_guard l(state_->mu);
+    return state_->open && !state_->ended;
+  }
+  bool wait_below(std::size_t bytes) override {
+    std::unique_lock l(state_->mu);
+    state_->drained.wait(l, [&] { return !state_->open || state_->ended || state_->queued_bytes < bytes; });
     return state_->open && !state_->ended;
   }
   void on_close(std::function<void()> fn) override {
@@ -363,6 +369,7 @@ bool Connection::refill_from_stream() {
   {
     std::lock_guard l(stream_->mu);
     stream_->queued_bytes -= std::exchange(out_stream_bytes_, 0);
+    stream_->drained.notify_all();
     stream_->flush_posted = false;
     std::size_t taken = 0;
     for (; taken < stream_->queue.size() && batch.size() < kBatchBytes; taken++) batch += *stream_->queue[taken];
@@ -428,6 +435,7 @@ void Connection::end_stream_state() {
     std::lock_guard l(stream_->mu);
     stream_->open = false;
     stream_->queue.clear();
+    stream_->drained.notify_all();
     fn = std::exchange(stream_->on_close, nullptr);
   }
   if (fn) fn();

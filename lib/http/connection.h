@@ -11,6 +11,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <condition_variable>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -47,6 +48,7 @@ class ServerCore {
 struct StreamState {
   std::mutex mu;
   std::vector<std::shared_ptr<const std::string>> queue;  // guarded by mu
+  std::condition_variable drained;                        // notified when queued_bytes falls or the stream ends
   std::size_t queued_bytes = 0;                           // guarded by mu; unsent, those handed to the socket included
   bool open = true;                                       // guarded by mu; the peer is there
   bool ended = false;                                     // guarded by mu; the handler closed it
