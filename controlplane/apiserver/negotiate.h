@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Content negotiation: what a client sent (Content-Type) and what it wants back (Accept). We speak JSON and YAML;
-// protobuf is refused with the statuses that make clients fall back to JSON. Pure, any thread. Source: "Kubernetes API
+// Content negotiation: what a client sent (Content-Type) and what it wants back (Accept). We answer in JSON and YAML, and
+// take protobuf bodies too (proto_body.h). Pure, any thread. Source: "Kubernetes API
 // concepts", alternate representations.
 #pragma once
 

@@ -6,6 +6,7 @@
 #include <boost/json/parse.hpp>
 
 #include "controlplane/apiserver/negotiate.h"
+#include "controlplane/apiserver/proto_body.h"
 #include "controlplane/apiserver/subresources.h"
 
 namespace hawser::apiserver {
@@ -152,7 +153,11 @@ Expected<WriteOptions> parse_write(const http::Request& r) {
 
 Expected<DeleteRequest> parse_delete(const http::Request& r) {
   kube::Object options;
-  if (!r.body.empty()) {
+  if (is_protobuf(r.headers.get("Content-Type")) && !r.body.empty()) {
+    auto o = from_protobuf(r.body);
+    if (!o) return std::unexpected(o.error());
+    options = std::move(*o);
+  } else if (!r.body.empty()) {
     auto type = body_type(r.headers.get("Content-Type"));
     if (!type) return std::unexpected(type.error());
     boost::system::error_code ec;

@@ -2,7 +2,9 @@
 #include "controlplane/apiserver/resource_handler.h"
 
 #include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
 
+#include "controlplane/apiserver/proto_body.h"
 #include "controlplane/apiserver/subresources.h"
 
 namespace hawser::apiserver {
@@ -21,12 +23,25 @@ Expected<Value> parse_json(std::string_view body) {
 }
 
 Expected<Object> parse_object(const http::Request& r) {
+  if (is_protobuf(r.headers.get("Content-Type"))) return from_protobuf(r.body);
   auto type = body_type(r.headers.get("Content-Type"));
   if (!type) return std::unexpected(type.error());
   auto v = parse_json(r.body);
   if (!v) return std::unexpected(v.error());
   if (!v->is_object()) return std::unexpected(kube::bad_request("the body is not an object"));
   return std::move(v->get_object());
+}
+
+// The body as an object of the addressed kind, with what there is to warn about.
+Expected<schema::Decoded> decode_body(const Kind& k, const http::Request& r, schema::FieldValidation mode) {
+  if (is_protobuf(r.headers.get("Content-Type"))) {
+    auto o = from_protobuf(r.body);
+    if (!o) return std::unexpected(o.error());
+    return schema::decode(k, boost::json::serialize(*o), schema::MediaType::kJson, mode);
+  }
+  auto type = body_type(r.headers.get("Content-Type"));
+  if (!type) return std::unexpected(type.error());
+  return schema::decode(k, r.body, *type, mode);
 }
 
 void add_warnings(http::Response& r, const std::vector<std::string>& warnings) {
@@ -51,11 +66,8 @@ struct ResourceHandler::Context {
   View view;
   std::vector<std::string> warnings;
 
-  // The body as an object of the addressed kind.
   Expected<Object> decode(schema::FieldValidation mode) {
-    auto type = body_type(request.headers.get("Content-Type"));
-    if (!type) return std::unexpected(type.error());
-    auto d = schema::decode(kind, request.body, *type, mode);
+    auto d = decode_body(kind, request, mode);
     if (!d) return std::unexpected(d.error());
     warnings = std::move(d->warnings);
     return std::move(d->object);
