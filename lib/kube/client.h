@@ -63,6 +63,8 @@ struct WatchEvent {
 };
 struct WatchOptions : ListOptions {
   std::string resource_version;  // watch what came after it
+  // Called once when the server has accepted the watch; may be null.
+  std::function<void()> on_open;
 };
 
 enum class PatchType { kJson, kMerge, kStrategic };

@@ -30,7 +30,7 @@ struct Status {
   // details{}
   std::string name, group, kind;  // kind holds the plural for NotFound/AlreadyExists/Conflict, the Kind for Invalid
   std::vector<FieldError> causes;
-  std::string cause;           // one more cause, which is about no field: "ResourceVersionTooLarge"
+  std::string cause;  // one more cause, which is about no field: "ResourceVersionTooLarge"
   int retry_after_seconds = 0;
   std::string continue_token;  // metadata.continue: where an expired list may go on
 
