@@ -94,7 +94,14 @@ Result<> ClientConnection::open(const IpAddr& ip, std::uint16_t port, MonoTime d
   if (!fd_) return fail_errno(errno, "socket");
   int one = 1;
   ::setsockopt(fd_.get(), IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+  // A watch may be silent for minutes; a server that vanished without a word is noticed after about a minute.
   ::setsockopt(fd_.get(), SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+  int idle_seconds = 30;
+  int interval_seconds = 10;
+  int probes = 3;
+  ::setsockopt(fd_.get(), IPPROTO_TCP, TCP_KEEPIDLE, &idle_seconds, sizeof idle_seconds);
+  ::setsockopt(fd_.get(), IPPROTO_TCP, TCP_KEEPINTVL, &interval_seconds, sizeof interval_seconds);
+  ::setsockopt(fd_.get(), IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
   sockaddr_storage to;
   socklen_t size = fill(to, ip, port);
   if (::connect(fd_.get(), reinterpret_cast<sockaddr*>(&to), size) == 0) return {};
