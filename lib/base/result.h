@@ -25,6 +25,8 @@ struct Error {
   // A machine-readable word where the source has one: the `reason` of a Kubernetes Status, else empty.
   std::string reason;
 
+  bool operator==(const Error&) const = default;
+
   template <class... A>
   [[nodiscard]] Error context(fmt::format_string<A...> f, A&&... a) && {
     text = fmt::format("{}: {}", fmt::format(f, std::forward<A>(a)...), text);

@@ -14,7 +14,8 @@ namespace hawser::testing {
 namespace {
 
 // A mistake here would let a test change the machine's own network, so it ends the program rather than the test.
-// PID 1's namespace cannot be read everywhere (it may belong to another user namespace); the one this test came from can.
+// PID 1's namespace cannot be read everywhere (it may belong to another user namespace); the one this test came from
+// can.
 void require_throw_away(ino_t came_from) {
   struct stat ours {};
   struct stat init {};
