@@ -1,15 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// hawser-echo: says who answered. TCP: HTTP/1.1, keep-alive; any path gives one line "pod=... node=... server=ip:port client=ip:port",
-// /healthz gives "ok". UDP: every datagram gets the same line. Both on PORT (default 8080).
+// hawser-echo: says who answered. TCP: HTTP/1.1, keep-alive; any path gives one line "pod=... node=... server=ip:port
+// client=ip:port", /healthz gives "ok". UDP: every datagram gets the same line. Both on PORT (default 8080).
 //
-// The pod's name is its hostname; the node's name comes from NODE_NAME. One thread, poll(2); as PID 1 it ends at once on SIGTERM.
-#include <arpa/inet.h>
-#include <fcntl.h>
-#include <poll.h>
-#include <signal.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
+// The pod's name is its hostname; the node's name comes from NODE_NAME. One thread, poll(2); as PID 1 it ends at once
+// on SIGTERM.
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -18,6 +12,13 @@
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 namespace {
 

@@ -179,10 +179,10 @@ class Cluster:
     def _start_containerd(self):
         cni_bin = self._path("cni-bin")
         os.makedirs(cni_bin, exist_ok=True)
-        link = os.path.join(cni_bin, "hawser")
-        if os.path.lexists(link):
-            os.unlink(link)
-        os.symlink(self.binary("cni-plugin/hawser"), link)
+        for name in ("hawser", "loopback"):  # one binary: containerd also calls a plugin of this second name for each sandbox
+            link = os.path.join(cni_bin, name)
+            if not os.path.lexists(link):
+                os.symlink(self.binary("cni-plugin/hawser"), link)
         for node in self.nodes:
             with open(os.path.join(node.folder, "containerd.toml"), "w") as f:
                 f.write(CONTAINERD_CONFIG.format(folder=node.folder, cni_bin=cni_bin, pause=IMAGES["pause"]))

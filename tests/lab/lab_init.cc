@@ -1,21 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// hawser-lab-init FILE READY: the first process of a lab host. Starts the services that FILE lists, restarts those that end (100 ms, doubling to
-// 5 s; back to 100 ms after 10 s of life), reaps orphans, and reads FILE again on SIGHUP: new services start, missing ones are ended, and one
-// whose entry changed is restarted. It makes the file READY once signals are safe to send. It ends on SIGTERM; as PID 1 of its namespace it takes everything with it.
+// hawser-lab-init FILE READY: the first process of a lab host. Starts the services that FILE lists, restarts those that
+// end (100 ms, doubling to 5 s; back to 100 ms after 10 s of life), reaps orphans, and reads FILE again on SIGHUP: new
+// services start, missing ones are ended, and one whose entry changed is restarted. It makes the file READY once
+// signals are safe to send. It ends on SIGTERM; as PID 1 of its namespace it takes everything with it.
 //
 // FILE: {"services": [{"name": "proxyd", "argv": ["/path", "--flag"], "log": "/path.log", "env": {"K": "V"},
 //                      "listen": ["0.0.0.0:6443"], "fds": [7]}]}
-// `listen`: sockets made once, here, and handed to every start of the service by the LISTEN_FDS convention, so that clients wait in the
-// backlog while it restarts instead of being refused. `fds`: inherited sockets that are handed on likewise, after those.
-#include <arpa/inet.h>
-#include <fcntl.h>
-#include <signal.h>
-#include <sys/signalfd.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
-#include <poll.h>
-#include <unistd.h>
-
+// `listen`: sockets made once, here, and handed to every start of the service by the LISTEN_FDS convention, so that
+// clients wait in the backlog while it restarts instead of being refused. `fds`: inherited sockets that are handed on
+// likewise, after those.
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -24,10 +17,18 @@
 #include <string>
 #include <vector>
 
+#include <arpa/inet.h>
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 #include <boost/json/value.hpp>
 #include <boost/json/value_to.hpp>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
