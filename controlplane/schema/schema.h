@@ -78,8 +78,10 @@ enum class IncludeObject { kNone, kMetadata, kObject };
 [[nodiscard]] Object table(const Kind& k, std::span<const kube::ObjectPtr> items, IncludeObject include,
                            std::int64_t now, bool with_columns);
 
-// Documents, built once and kept. v2 as JSON and as gnostic protobuf
-// (application/com.github.proto-openapi.spec.v2@v1.0+protobuf).
+// Documents, built at the first call and kept. v2 as JSON and as gnostic protobuf: asked for as
+// application/com.github.proto-openapi.spec.v2@v1.0+protobuf, but that is no valid Content-Type: answer with
+// kOpenapiV2ProtobufType.
+inline constexpr std::string_view kOpenapiV2ProtobufType = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 [[nodiscard]] const std::string& openapi_v2_json();
 [[nodiscard]] const std::string& openapi_v2_protobuf();
 // The body of /openapi/v3 (paths with hashes) and of /openapi/v3/{api/v1 | apis/G/V}; empty if unknown.
