@@ -2,6 +2,7 @@
 #include "cni-plugin/verbs.h"
 
 #include <algorithm>
+#include <memory>
 #include <set>
 
 #include <boost/json/array.hpp>
@@ -28,7 +29,7 @@ using netlink::KernelRtnl;
 struct Call {
   Environment env;
   NetConf conf;
-  std::optional<NodeFile> node;
+  std::unique_ptr<NodeFile> node;  // its address is kept by `addresses`
   std::string node_fault;  // why `node` is empty
   std::unique_ptr<AddressSource> addresses;
   ipam::Owner owner;
@@ -42,10 +43,10 @@ Outcome<Call> read_call(const Environment& env, std::string_view input) {
   c.conf = std::move(*conf);
   auto node = NodeFile::load(c.conf.node_file);
   if (node)
-    c.node = std::move(*node);
+    c.node = std::make_unique<NodeFile>(std::move(*node));
   else
     c.node_fault = node.error().text;
-  c.addresses = make_address_source(c.conf, c.env, c.node ? &*c.node : nullptr);
+  c.addresses = make_address_source(c.conf, c.env, c.node.get());
   c.owner = {env.container, env.ifname};
   c.host_name = host_link_name(c.conf.name, c.owner);
   return c;

@@ -77,7 +77,8 @@ struct Address {
   bool operator==(const Address&) const = default;
 };
 
-enum class RouteType { kUnicast, kBlackhole };
+// kUnreachable answers the sender with an ICMP error, kBlackhole with silence.
+enum class RouteType { kUnicast, kBlackhole, kUnreachable };
 
 struct Route {
   Cidr dst;  // 0.0.0.0/0 or ::/0 is the default route
@@ -120,7 +121,7 @@ class Rtnl {
   // link 0: of every link.
   virtual Result<std::vector<Address>> list_addresses(int link) = 0;
   virtual Result<> change_address(Verb verb, const Address& address) = 0;
-  // The main table, unicast and blackhole, both families; link 0: every route.
+  // The main table, unicast, blackhole and unreachable, both families; link 0: every route.
   virtual Result<std::vector<Route>> list_routes(int link) = 0;
   virtual Result<> change_route(Verb verb, const Route& route) = 0;
   // Entries of one table on one link.

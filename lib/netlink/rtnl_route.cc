@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
 #include <linux/rtnetlink.h>
 
 #include "lib/netlink/rtnl_kernel.h"
@@ -12,22 +14,31 @@ IpAddr any_address(int family) {
   return family == AF_INET ? IpAddr::v4(0) : IpAddr::v6(kZero);
 }
 
+struct TypeRow {
+  RouteType ours;
+  std::uint8_t kernels;
+};
+constexpr TypeRow kTypes[] = {{RouteType::kUnicast, RTN_UNICAST},
+                              {RouteType::kBlackhole, RTN_BLACKHOLE},
+                              {RouteType::kUnreachable, RTN_UNREACHABLE}};
+
 }  // namespace
 
 std::optional<Route> parse_route(const nlmsghdr* h) {
   if ((h->nlmsg_type != RTM_NEWROUTE && h->nlmsg_type != RTM_DELROUTE) || mnl_nlmsg_get_payload_len(h) < sizeof(rtmsg))
     return std::nullopt;
   const auto* rtm = static_cast<const rtmsg*>(mnl_nlmsg_get_payload(h));
-  if ((rtm->rtm_type != RTN_UNICAST && rtm->rtm_type != RTN_BLACKHOLE) || (rtm->rtm_flags & RTM_F_CLONED) ||
+  const auto* type = std::ranges::find(kTypes, rtm->rtm_type, &TypeRow::kernels);
+  if (type == std::end(kTypes) || (rtm->rtm_flags & RTM_F_CLONED) ||
       (rtm->rtm_family != AF_INET && rtm->rtm_family != AF_INET6))
     return std::nullopt;
   Attrs a(h, sizeof(rtmsg));
   IpAddr dst = a.addr(RTA_DST);
   Route r;
   r.dst = {dst ? dst : any_address(rtm->rtm_family), rtm->rtm_dst_len};
-  r.type = rtm->rtm_type == RTN_BLACKHOLE ? RouteType::kBlackhole : RouteType::kUnicast;
-  // IPv6 reports a blackhole on lo; it is the same route as one without a device.
-  r.link = r.type == RouteType::kBlackhole ? 0 : static_cast<int>(a.u32(RTA_OIF).value_or(0));
+  r.type = type->ours;
+  // IPv6 reports a route without a next hop on lo; it is the same route as one without a device.
+  r.link = r.type != RouteType::kUnicast ? 0 : static_cast<int>(a.u32(RTA_OIF).value_or(0));
   r.via = a.addr(RTA_GATEWAY);
   r.onlink = (rtm->rtm_flags & RTNH_F_ONLINK) != 0;
   r.scope_link = rtm->rtm_family == AF_INET && rtm->rtm_scope == RT_SCOPE_LINK;
@@ -68,7 +79,7 @@ Result<> KernelRtnl::change_route(Verb verb, const Route& route) {
   rtm.rtm_dst_len = static_cast<std::uint8_t>(route.dst.prefix());
   rtm.rtm_table = RT_TABLE_MAIN;
   rtm.rtm_protocol = route.protocol;
-  rtm.rtm_type = route.type == RouteType::kBlackhole ? RTN_BLACKHOLE : RTN_UNICAST;
+  rtm.rtm_type = std::ranges::find(kTypes, route.type, &TypeRow::ours)->kernels;
   rtm.rtm_scope = route.scope_link ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE;
   if (del && !route.scope_link) rtm.rtm_scope = RT_SCOPE_NOWHERE;  // matches any scope
   if (route.onlink) rtm.rtm_flags = RTNH_F_ONLINK;

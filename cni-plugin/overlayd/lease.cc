@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cni-plugin/overlayd/lease.h"
+
+#include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
+#include <sys/socket.h>
+
+#include "lib/base/time_text.h"
+
+namespace hawser::overlay {
+namespace {
+
+namespace json = boost::json;
+
+constexpr std::string_view kCondition = "NetworkUnavailable";
+constexpr std::string_view kReason = "FlannelIsUp";  // what tools that watch flannel clusters look for
+
+// The annotation keys of one underlay family.
+struct FamilyKeys {
+  int family;
+  const char* backend_data;
+  const char* public_ip;
+  const char* public_ip_overwrite;
+};
+constexpr std::array<FamilyKeys, 2> kKeys{{{AF_INET, "backend-data", "public-ip", "public-ip-overwrite"},
+                                           {AF_INET6, "backend-v6-data", "public-ipv6", "public-ipv6-overwrite"}}};
+
+std::string_view annotation(const kube::Object& node, std::string_view prefix, std::string_view key) {
+  return kube::str(node, {"metadata", "annotations", fmt::format("{}/{}", prefix, key)});
+}
+
+Vtep read_vtep(const kube::Object& node, std::string_view prefix, const FamilyKeys& keys) {
+  Vtep v;
+  auto overwrite = annotation(node, prefix, keys.public_ip_overwrite);
+  auto address = IpAddr::parse(overwrite.empty() ? annotation(node, prefix, keys.public_ip) : overwrite);
+  if (address && address->family() == keys.family) v.address = *address;
+  boost::system::error_code ec;
+  auto data = json::parse(annotation(node, prefix, keys.backend_data), ec);
+  if (ec || !data.is_object()) return v;
+  v.vni = static_cast<std::uint32_t>(kube::num(data.get_object(), {"VNI"}));
+  if (auto mac = MacAddr::parse(kube::str(data.get_object(), {"VtepMAC"}))) v.mac = *mac;
+  return v;
+}
+
+json::object wanted_annotations(const Publication& p) {
+  json::object a;
+  auto key = [&](std::string_view k) { return fmt::format("{}/{}", p.prefix, k); };
+  a[key("kube-subnet-manager")] = "true";
+  a[key("backend-type")] = p.lease.backend;
+  for (const auto& k : kKeys) {
+    const Vtep& v = p.lease.vtep(k.family);
+    if (!v.address) continue;
+    a[key(k.public_ip)] = v.address.text();
+    if (!v.mac) continue;
+    a[key(k.backend_data)] = json::serialize(json::object{{"VNI", v.vni}, {"VtepMAC", v.mac->text()}});
+  }
+  return a;
+}
+
+bool condition_stands(const kube::Object& node) {
+  for (const auto& c : kube::arr(node, {"status", "conditions"})) {
+    const auto& o = kube::as_obj(c);
+    if (kube::str(o, {"type"}) == kCondition) return kube::str(o, {"status"}) == "False";
+  }
+  return false;
+}
+
+}  // namespace
+
+const Vtep& Lease::vtep(int family) const {
+  return family == AF_INET ? v4 : v6;
+}
+Vtep& Lease::vtep(int family) {
+  return family == AF_INET ? v4 : v6;
+}
+Cidr Lease::pod_cidr(int family) const {
+  for (const auto& c : pod_cidrs) {
+    if (c.family() == family) return c;
+  }
+  return {};
+}
+
+Lease read_lease(const kube::Object& node, std::string_view prefix) {
+  Lease l;
+  l.node = std::string(kube::name(node));
+  auto keep = [&](std::string_view text) {
+    auto c = Cidr::parse(text);
+    if (c && !l.pod_cidr(c->family())) l.pod_cidrs.push_back(c->network());
+  };
+  for (const auto& v : kube::arr(node, {"spec", "podCIDRs"})) {
+    if (v.is_string()) keep(v.get_string());
+  }
+  // Servers before 1.16 know only the single form.
+  keep(kube::str(node, {"spec", "podCIDR"}));
+  l.backend = std::string(annotation(node, prefix, "backend-type"));
+  for (const auto& k : kKeys) l.vtep(k.family) = read_vtep(node, prefix, k);
+  return l;
+}
+
+IpAddr internal_ip(const kube::Object& node, int family) {
+  for (const auto& v : kube::arr(node, {"status", "addresses"})) {
+    const auto& o = kube::as_obj(v);
+    if (kube::str(o, {"type"}) != "InternalIP") continue;
+    auto a = IpAddr::parse(kube::str(o, {"address"}));
+    if (a && a->family() == family) return *a;
+  }
+  return {};
+}
+
+std::optional<kube::Value> publication_patch(const kube::Object& node, const Publication& p, WallTime now) {
+  json::object changed;
+  for (const auto& [key, value] : wanted_annotations(p)) {
+    if (kube::str(node, {"metadata", "annotations", key}) != value.get_string()) changed[key] = value;
+  }
+  json::object patch;
+  if (!changed.empty()) patch["metadata"] = json::object{{"annotations", changed}};
+  if (p.network_available && !condition_stands(node)) {
+    auto at = rfc3339(now);
+    json::object condition{{"type", kCondition},       {"status", "False"},
+                           {"reason", kReason},        {"message", "Hawser is running on this node"},
+                           {"lastTransitionTime", at}, {"lastHeartbeatTime", at}};
+    patch["status"] = json::object{{"conditions", json::array{condition}}};
+  }
+  if (patch.empty()) return std::nullopt;
+  return patch;
+}
+
+}  // namespace hawser::overlay

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// Lease: what a Node object says about that node's part of the overlay, in flannel's annotations (FEATURES O32), so
+// that Hawser and flannel nodes form one overlay. And the reverse: the patch that publishes our own. Pure, any thread.
+#pragma once
+
+#include <array>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "lib/base/clock.h"
+#include "lib/base/ip.h"
+#include "lib/kube/object.h"
+
+namespace hawser::overlay {
+
+inline constexpr std::string_view kDefaultAnnotationPrefix = "flannel.alpha.coreos.com";
+
+// The end of a tunnel, one for each address family of the underlay.
+struct Vtep {
+  IpAddr address;  // invalid: none
+  std::optional<MacAddr> mac;
+  std::uint32_t vni = 0;
+  bool operator==(const Vtep&) const = default;
+};
+
+struct Lease {
+  std::string node;
+  std::vector<Cidr> pod_cidrs;  // at most one of each family
+  std::string backend;          // "vxlan"; empty: nothing was published yet
+  Vtep v4, v6;
+  [[nodiscard]] const Vtep& vtep(int family) const;
+  [[nodiscard]] Vtep& vtep(int family);
+  [[nodiscard]] Cidr pod_cidr(int family) const;  // invalid: none
+  bool operator==(const Lease&) const = default;
+};
+
+// Annotations that cannot be read are as if absent: a peer's mistake must not stop the others.
+[[nodiscard]] Lease read_lease(const kube::Object& node, std::string_view prefix);
+// The node's InternalIP of that family, or an invalid address.
+[[nodiscard]] IpAddr internal_ip(const kube::Object& node, int family);
+
+struct Publication {
+  Lease lease;
+  std::string prefix{kDefaultAnnotationPrefix};
+  bool network_available = true;  // set condition NetworkUnavailable=False too
+};
+// The strategic merge patch for nodes/status; nullopt: the node says all that already.
+[[nodiscard]] std::optional<kube::Value> publication_patch(const kube::Object& node, const Publication& p,
+                                                           WallTime now);
+
+}  // namespace hawser::overlay

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cni-plugin/overlayd/node_files.h"
+
+#include <boost/json/array.hpp>
+#include <boost/json/object.hpp>
+#include <boost/json/serialize.hpp>
+#include <boost/json/value.hpp>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "lib/base/atomic_file.h"
+
+namespace hawser::overlay {
+namespace {
+
+constexpr const char* kDefaultNodeFile = "/run/hawser/node.json";  // the plugin's own default
+
+}  // namespace
+
+std::string subnet_env_text(const cni::NodeFile& node, bool ip_masq) {
+  std::string text;
+  for (int family : {AF_INET, AF_INET6}) {
+    const char* prefix = family == AF_INET ? "FLANNEL" : "FLANNEL_IPV6";
+    for (const auto& c : node.cluster_cidrs) {
+      if (c.family() == family) text += fmt::format("{}_NETWORK={}\n", prefix, c);
+    }
+    for (const auto& c : node.pod_cidrs) {
+      // flannel names the first address, which its bridge has.
+      if (c.family() == family) text += fmt::format("{}_SUBNET={}\n", prefix, Cidr(c.addr().plus(1), c.prefix()));
+    }
+  }
+  return text + fmt::format("FLANNEL_MTU={}\nFLANNEL_IPMASQ={}\n", node.mtu, ip_masq);
+}
+
+std::string conflist_text(const std::string& node_file) {
+  namespace json = boost::json;
+  json::object plugin{{"type", "hawser"}};
+  if (node_file != kDefaultNodeFile) plugin["nodeFile"] = node_file;
+  json::object list{{"cniVersion", "1.0.0"}, {"name", "hawser"}, {"plugins", json::array{plugin}}};
+  return json::serialize(list) + "\n";
+}
+
+Result<std::vector<std::string>> write_files(const FilePaths& paths, const cni::NodeFile& node, bool ip_masq) {
+  struct File {
+    std::string path, text;
+  };
+  std::vector<File> files{{paths.subnet_env(), subnet_env_text(node, ip_masq)}, {paths.node_file(), node.text()}};
+  if (!paths.cni_conf_dir.empty()) files.push_back({paths.conflist(), conflist_text(paths.node_file())});
+  std::vector<std::string> wrote;
+  for (const auto& f : files) {
+    if (auto r = make_folders(f.path.substr(0, f.path.rfind('/'))); !r) return propagate(r);
+    auto changed = write_file_if_changed(f.path, f.text);
+    if (!changed) return propagate(changed);
+    if (*changed) wrote.push_back(f.path);
+  }
+  return wrote;
+}
+
+Result<> remove_files(const FilePaths& paths) {
+  std::vector<std::string> files{paths.node_file(), paths.subnet_env()};
+  // The CNI configuration first: no runtime may start a pod on a network that is going.
+  if (!paths.cni_conf_dir.empty()) files.insert(files.begin(), paths.conflist());
+  for (const auto& f : files) {
+    if (unlink(f.c_str()) != 0 && errno != ENOENT) return fail_errno(errno, "remove {}", f);
+  }
+  return {};
+}
+
+}  // namespace hawser::overlay

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// The files by which a ready node shows itself: node.json for our plugin, subnet.env for flannel's, and the CNI
+// configuration, whose appearance tells the runtime that the network is up. Texts are pure; write() replaces each
+// atomically and only if it differs, the CNI configuration last.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "cni-plugin/node_file.h"
+
+namespace hawser::overlay {
+
+struct FilePaths {
+  std::string run_dir = "/run/hawser";
+  std::string subnet_file;   // empty: <run_dir>/subnet.env
+  std::string cni_conf_dir;  // empty: no CNI configuration is written
+  [[nodiscard]] std::string node_file() const { return run_dir + "/node.json"; }
+  [[nodiscard]] std::string subnet_env() const { return subnet_file.empty() ? run_dir + "/subnet.env" : subnet_file; }
+  [[nodiscard]] std::string conflist() const { return cni_conf_dir + "/10-hawser.conflist"; }
+};
+
+[[nodiscard]] std::string subnet_env_text(const cni::NodeFile& node, bool ip_masq);
+[[nodiscard]] std::string conflist_text(const std::string& node_file);
+
+// The files that were written.
+Result<std::vector<std::string>> write_files(const FilePaths& paths, const cni::NodeFile& node, bool ip_masq);
+Result<> remove_files(const FilePaths& paths);
+
+}  // namespace hawser::overlay
