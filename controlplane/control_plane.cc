@@ -5,12 +5,16 @@
 #include <atomic>
 #include <charconv>
 
+#include <netinet/in.h>
+#include <sys/socket.h>
+
 #include "controlplane/apiserver/api_server.h"
 #include "controlplane/apiserver/bootstrap.h"
 #include "controlplane/apiserver/local_client.h"
 #include "controlplane/apiserver/pki.h"
 #include "controlplane/store/compactor.h"
 #include "lib/base/atomic_file.h"
+#include "lib/base/endian.h"
 #include "lib/base/log.h"
 #include "lib/http/server.h"
 
@@ -107,6 +111,17 @@ apiserver::PkiOptions pki_options(const ControlPlaneOptions& o, const Network& n
   return p;
 }
 
+// Whether a service manager already listens on --listen's port for us; binding it again would fail.
+bool listens_on(const std::vector<PassedFd>& sockets, std::uint16_t port) {
+  return std::ranges::any_of(sockets, [&](const PassedFd& s) {
+    sockaddr_storage a{};
+    socklen_t size = sizeof a;
+    if (getsockname(s.fd.get(), reinterpret_cast<sockaddr*>(&a), &size) != 0) return false;
+    // sin_port and sin6_port lie at the same place (RFC 3493 section 3.3).
+    return be16::from_network(reinterpret_cast<sockaddr_in*>(&a)->sin_port).host() == port;
+  });
+}
+
 }  // namespace
 
 // In the order of construction; destroyed in the reverse one.
@@ -177,12 +192,14 @@ Result<> ControlPlane::Parts::start_server() {
 }
 
 Result<> ControlPlane::Parts::listen() {
-  auto port = server->listen(network.listen.text(), network.port);
-  if (!port) return propagate(port);
+  if (!listens_on(options.sockets, network.port)) {
+    auto port = server->listen(network.listen.text(), network.port);
+    if (!port) return propagate(port);
+  }
   for (auto& passed : options.sockets) {
     if (auto ok = server->adopt(std::move(passed.fd)); !ok) return propagate(ok, "inherited socket");
   }
-  log::info("serving on {}:{} and {} inherited sockets", network.listen, *port, options.sockets.size());
+  log::info("serving on port {}, {} sockets inherited", network.port, options.sockets.size());
   return {};
 }
 
