@@ -28,10 +28,10 @@ IpAddr of_family(const std::vector<IpAddr>& list, int family) {
   return it == list.end() ? IpAddr() : *it;
 }
 
-void drain_eventfd(int fd) {
+// Takes all wake-ups that are there; true if there was one.
+bool drain_eventfd(int fd) {
   std::uint64_t n = 0;
-  // Non-blocking; nothing there is as good as something.
-  if (::read(fd, &n, sizeof n) < 0) return;
+  return ::read(fd, &n, sizeof n) > 0;
 }
 
 }  // namespace
@@ -108,14 +108,13 @@ bool Daemon::concerns_us(const netlink::Event& e) const {
     case Type::kResync:
       return true;
     case Type::kLink:
-      return device_names_.contains(e.link.name) || watched_links_.contains(e.link.index);
+      return device_names_.contains(e.link.name) || underlays_.contains(e.link.index);
     case Type::kAddress:
-      return watched_links_.contains(e.address.link);
+      return devices_.contains(e.address.link) || underlays_.contains(e.address.link);
     case Type::kRoute:
-      return watched_links_.contains(e.route.link) || e.route.type == netlink::RouteType::kUnreachable;
+      return devices_.contains(e.route.link) || e.route.type == netlink::RouteType::kUnreachable;
     case Type::kNeigh:
-      // Others resolve neighbours on the underlay all the time; only our own devices' tables matter.
-      return e.neigh.permanent && watched_links_.contains(e.neigh.link);
+      return devices_.contains(e.neigh.link) && (e.removed || e.neigh.permanent);
   }
   return true;
 }
@@ -141,13 +140,13 @@ Result<> Daemon::run(int stop_fd) {
     if (p[0].revents != 0) return {};
     // Gathers what comes together, and still hears a stop.
     if (poll(p.data(), 1, static_cast<int>(kGather.count())) > 0) return {};
-    const char* cause = kChange;
-    bool touched = failed || p[1].revents != 0;
-    drain_eventfd(wake_.get());
+    const char* cause = kRepair;
+    bool touched = drain_eventfd(wake_.get());
+    if (touched || failed) cause = kChange;
+    touched |= failed;
     auto read = kernel_.monitor.read([&](const netlink::Event& e) {
       if (!concerns_us(e)) return;
       log::debug("notified: {}", e.text());
-      if (!touched) cause = kRepair;
       touched = true;
     });
     if (!read) return read;
@@ -187,17 +186,11 @@ Result<std::string> Daemon::sync_all(const char* cause) {
   }
   if (own.pod_cidrs.empty()) return fmt::format("node {} has no podCIDR yet", options_.node);
   own.backend = "vxlan";
-  std::set<int> links;
-  watched_links_.swap(links);
-  device_names_.clear();
   int mtu = 0;
   double peers = 0;
   for (const auto& cidr : own.pod_cidrs) {
     auto family_mtu = sync_family(cidr.family(), own, all, cause);
-    if (!family_mtu) {
-      watched_links_.merge(links);  // until it works, keep hearing of what was watched before
-      return propagate(family_mtu);
-    }
+    if (!family_mtu) return propagate(family_mtu);
     mtu = mtu == 0 ? *family_mtu : std::min(mtu, *family_mtu);
     peers = std::max(peers, peers_.value());
   }
@@ -241,10 +234,10 @@ Result<int> Daemon::sync_family(int family, Lease& own, const std::vector<Lease>
     if (reported_.insert(s).second) log::warn("peer left out: {}", s);
   }
   device_names_.insert(device);
-  watched_links_.insert(underlay->index);
+  underlays_.insert(underlay->index);
   auto synced = sync(rtnl, spec);
   if (!synced) return propagate(synced);
-  watched_links_.insert(synced->device);
+  devices_.insert(synced->device);
   peers_.set(static_cast<double>(spec.peers.size()));
   for (const auto& w : synced->wrote) log::info("{}: {}", first_sync_ ? "start" : cause, w);
   if (cause == kRepair) repairs_.add(static_cast<double>(synced->wrote.size()));

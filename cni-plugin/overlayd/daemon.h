@@ -67,11 +67,6 @@ class Daemon {
   void wake();
 
  private:
-  struct FamilyResult {
-    netlink::Link device;
-    int underlay = 0;
-    int mtu = 0;
-  };
   void on_node(const kube::ObjectPtr& old, const kube::ObjectPtr& current);
   Result<> sync_once(const char* cause);
   Result<std::string> sync_all(const char* cause);  // a reason why not ready; empty: ready
@@ -89,8 +84,8 @@ class Daemon {
 
   // Loop thread only.
   std::set<std::string> device_names_;
-  std::set<int> watched_links_;     // devices and underlays of the last sync
-  std::set<std::string> reported_;  // skipped peers already logged
+  std::set<int> devices_, underlays_;  // of the last sync
+  std::set<std::string> reported_;     // skipped peers already logged
   bool first_sync_ = true;
 
   mutable std::mutex mu_;

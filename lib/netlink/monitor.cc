@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lib/netlink/monitor.h"
 
+#include <linux/neighbour.h>
 #include <linux/rtnetlink.h>
 
 #include "lib/netlink/rtnl_kernel.h"
@@ -11,13 +12,27 @@ namespace {
 // Room for a burst of a few thousand events before the kernel starts to drop them.
 constexpr int kReceiveBufferBytes = 1 << 20;
 
+// A neighbour that goes is reported without its MAC, and first as one in state "failed"; both are its removal.
+std::optional<Event> parse_neigh_event(const nlmsghdr* h) {
+  if (mnl_nlmsg_get_payload_len(h) < sizeof(ndmsg)) return std::nullopt;
+  const auto* ndm = static_cast<const ndmsg*>(mnl_nlmsg_get_payload(h));
+  Attrs a(h, sizeof(ndmsg));
+  Event e{.type = Event::Type::kNeigh};
+  e.removed = h->nlmsg_type == RTM_DELNEIGH || (ndm->ndm_state & NUD_FAILED) != 0;
+  e.neigh = {.table = ndm->ndm_family == AF_BRIDGE ? NeighTable::kFdb : NeighTable::kNeighbor,
+             .link = ndm->ndm_ifindex,
+             .ip = a.addr(NDA_DST),
+             .mac = a.mac(NDA_LLADDR).value_or(MacAddr{}),
+             .permanent = (ndm->ndm_state & NUD_PERMANENT) != 0};
+  return e;
+}
+
 std::optional<Event> parse_event(const nlmsghdr* h) {
   Event e;
   switch (h->nlmsg_type) {
     case RTM_DELLINK:
     case RTM_DELADDR:
     case RTM_DELROUTE:
-    case RTM_DELNEIGH:
       e.removed = true;
   }
   if (auto l = parse_link(h)) {
@@ -29,12 +44,8 @@ std::optional<Event> parse_event(const nlmsghdr* h) {
   } else if (auto r = parse_route(h)) {
     e.type = Event::Type::kRoute;
     e.route = *r;
-  } else if (auto n = parse_neigh(h, NeighTable::kNeighbor)) {
-    e.type = Event::Type::kNeigh;
-    e.neigh = *n;
-  } else if (auto f = parse_neigh(h, NeighTable::kFdb)) {
-    e.type = Event::Type::kNeigh;
-    e.neigh = *f;
+  } else if (h->nlmsg_type == RTM_NEWNEIGH || h->nlmsg_type == RTM_DELNEIGH) {
+    return parse_neigh_event(h);
   } else {
     return std::nullopt;
   }

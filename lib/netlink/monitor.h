@@ -16,7 +16,7 @@ struct Event {
   enum class Type { kResync, kLink, kAddress, kRoute, kNeigh };
   Type type = Type::kResync;
   bool removed = false;
-  // The one that `type` names is filled in; `neigh` for both tables.
+  // The one that `type` names is filled in; `neigh` for both tables, without a MAC when it is removed.
   Link link;
   Address address;
   Route route;

@@ -16,11 +16,12 @@ std::optional<Neigh> parse_neigh(const nlmsghdr* h, NeighTable table) {
   IpAddr ip = a.addr(NDA_DST);
   // Without a MAC it is an unanswered query, without a destination an FDB entry of a bridge port.
   if (!mac || !ip) return std::nullopt;
+  // NOARP alone marks what the kernel derives by itself (multicast); an FDB entry set by hand carries both bits.
   return Neigh{.table = table,
                .link = ndm->ndm_ifindex,
                .ip = ip,
                .mac = *mac,
-               .permanent = (ndm->ndm_state & (NUD_PERMANENT | NUD_NOARP)) != 0};
+               .permanent = (ndm->ndm_state & NUD_PERMANENT) != 0};
 }
 
 Result<std::vector<Neigh>> KernelRtnl::list_neighs(NeighTable table, int link) {
