@@ -102,10 +102,7 @@ Result<kube::ObjectList> LocalClient::list(const kube::Resource& r, const kube::
 Result<ObjectPtr> LocalClient::create(const kube::Resource& r, std::string_view ns, const Object& o) {
   auto k = kind_of(r);
   if (!k) return propagate(k);
-  Object named = o;
-  named["kind"] = (*k)->kind;
-  named["apiVersion"] = (*k)->group_version();
-  auto e = registry_.create(**k, ns, std::move(named), {});
+  auto e = registry_.create(**k, ns, o, {});
   if (!e) return failed(e);
   return (*e)->object;
 }

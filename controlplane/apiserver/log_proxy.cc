@@ -17,6 +17,8 @@ constexpr auto kHeadTimeout = std::chrono::seconds(30);
 // A follower of a silent container hears nothing for hours; the client's own hanging up ends it.
 constexpr auto kIdleTimeout = std::chrono::hours(4);
 constexpr std::size_t kMaxErrorBytes = 64u << 10;
+// A reader slower than the agent slows the agent down.
+constexpr std::size_t kMaxQueuedBytes = 1u << 20;
 
 // What the agent understands of PodLogOptions.
 constexpr std::array<std::string_view, 8> kPassedOn = {"follow",     "previous",  "sinceSeconds", "sinceTime",
@@ -87,7 +89,7 @@ void LogProxy::Job::fetch(const Target& t, const AgentTls& tls) {
     return true;
   };
   auto on_data = [&](std::string_view data) {
-    if (to) return to->write(data);
+    if (to) return to->wait_below(kMaxQueuedBytes) && to->write(data);
     reply.body += data.substr(0, kMaxErrorBytes - std::min(kMaxErrorBytes, reply.body.size()));
     return true;
   };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Content negotiation: what a client sent (Content-Type) and what it wants back (Accept). We answer in JSON and YAML, and
-// take protobuf bodies too (proto_body.h). Pure, any thread. Source: "Kubernetes API
-// concepts", alternate representations.
+// Content negotiation: what a client sent (Content-Type) and what it wants back (Accept). We answer in JSON and YAML,
+// and take protobuf bodies too (proto_body.h). Pure, any thread. Source: "Kubernetes API concepts", alternate
+// representations.
 #pragma once
 
 #include <optional>

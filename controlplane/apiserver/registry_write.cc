@@ -76,6 +76,8 @@ Expected<> check_preconditions(const Kind& k, const Entry& current, const Delete
 }
 
 Expected<> check_address(const Kind& k, ObjectName at, Object& o) {
+  o["kind"] = k.kind;
+  o["apiVersion"] = k.group_version();
   auto& metadata = kube::ensure(o, {"metadata"});
   auto name = kube::str(metadata, {"name"});
   auto ns = kube::str(metadata, {"namespace"});

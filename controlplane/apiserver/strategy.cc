@@ -173,7 +173,7 @@ void prepare_update(const Kind& k, const Object& old, Object& next, std::string_
     restrict_to(k, old, next, "status");
   } else if (subresource == "finalize") {
     restrict_to(k, old, next, "spec");
-  } else if (k.has_status) {
+  } else if (k.has_status && subresource != "binding") {
     keep(old, next, "status");
   }
   auto& before = kube::obj(old, {"metadata"});
