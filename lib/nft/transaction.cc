@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lib/nft/transaction.h"
+
+#include "lib/nft/text.h"
+
+namespace hawser::nft {
+namespace {
+
+constexpr std::size_t kMaxName = 255;     // NFT_NAME_MAXLEN less the terminating zero
+constexpr std::size_t kMaxComment = 128;  // NFTNL_UDATA_COMMENT_MAXLEN
+constexpr std::size_t kMaxKeyBytes = Bytes::kMax;
+
+}  // namespace
+
+Transaction::Transaction(Family family, std::string table) : family_(family), table_(std::move(table)) {
+  name_ok("table", table_);
+}
+
+void Transaction::latch(Error e) {
+  if (!error_) error_ = std::move(e);
+}
+
+bool Transaction::name_ok(std::string_view what, std::string_view name) {
+  if (name.empty() || name.size() > kMaxName) {
+    latch({EINVAL, fmt::format("{} name \"{}\": must have 1 to {} characters", what, name, kMaxName), {}});
+  }
+  return !error_;
+}
+
+void Transaction::add_table(std::string comment) {
+  if (error_) return;
+  ops_.emplace_back(AddTable{std::move(comment)});
+  ++count_;
+}
+
+void Transaction::delete_table() {
+  if (error_) return;
+  ops_.emplace_back(DeleteTable{});
+  ++count_;
+}
+
+void Transaction::add(Chain c) {
+  if (error_ || !name_ok("chain", c.name)) return;
+  ops_.emplace_back(AddChain{std::move(c)});
+  ++count_;
+}
+
+void Transaction::add(Rule r) {
+  if (error_ || !name_ok("chain", r.chain)) return;
+  if (r.comment.size() > kMaxComment) {
+    return latch(
+        {EINVAL, fmt::format("comment of a rule in chain {}: longer than {} characters", r.chain, kMaxComment), {}});
+  }
+  ops_.emplace_back(AddRule{std::move(r)});
+  ++count_;
+}
+
+void Transaction::add(Set s) {
+  if (error_ || !name_ok("set", s.name)) return;
+  if (s.key.empty()) return latch({EINVAL, fmt::format("set {}: no key type", s.name), {}});
+  if (s.dynamic && s.size == 0) return latch({EINVAL, fmt::format("set {}: dynamic needs a size", s.name), {}});
+  ops_.emplace_back(AddSet{std::move(s)});
+  ++count_;
+}
+
+void Transaction::add_element(std::string_view set, Element e) {
+  if (error_) return;
+  if (e.key.empty() || e.key.size() > kMaxKeyBytes)
+    return latch({EINVAL, fmt::format("set {}: an element without a key", set), {}});
+  const bool is_map = !std::holds_alternative<std::monostate>(e.data);
+  auto* last = ops_.empty() ? nullptr : std::get_if<AddElements>(&ops_.back());
+  if (last == nullptr || last->set != set || last->is_map != is_map) {
+    if (!name_ok("set", set)) return;
+    last = &std::get<AddElements>(ops_.emplace_back(AddElements{std::string(set), is_map, {}}));
+  }
+  last->elements.push_back(std::move(e));
+  ++count_;
+}
+
+void Transaction::delete_element(std::string_view set, const Bytes& key, bool interval_end) {
+  if (error_) return;
+  if (key.empty()) return latch({EINVAL, fmt::format("set {}: an element without a key", set), {}});
+  auto* last = ops_.empty() ? nullptr : std::get_if<DeleteElements>(&ops_.back());
+  if (last == nullptr || last->set != set) {
+    if (!name_ok("set", set)) return;
+    last = &std::get<DeleteElements>(ops_.emplace_back(DeleteElements{std::string(set), {}}));
+  }
+  last->elements.push_back({.key = key, .interval_end = interval_end});
+  ++count_;
+}
+
+void Transaction::delete_chain(std::string_view name) {
+  if (error_ || !name_ok("chain", name)) return;
+  ops_.emplace_back(DeleteChain{std::string(name)});
+  ++count_;
+}
+
+void Transaction::delete_rule(std::string_view chain, std::uint64_t handle) {
+  if (error_ || !name_ok("chain", chain)) return;
+  ops_.emplace_back(DeleteRule{std::string(chain), handle});
+  ++count_;
+}
+
+void Transaction::delete_set(std::string_view name) {
+  if (error_ || !name_ok("set", name)) return;
+  ops_.emplace_back(DeleteSet{std::string(name)});
+  ++count_;
+}
+
+void Transaction::flush_chain(std::string_view name) {
+  if (error_ || !name_ok("chain", name)) return;
+  ops_.emplace_back(FlushChain{std::string(name)});
+  ++count_;
+}
+
+void Transaction::flush_set(std::string_view name) {
+  if (error_ || !name_ok("set", name)) return;
+  ops_.emplace_back(FlushSet{std::string(name)});
+  ++count_;
+}
+
+std::string Transaction::text() const {
+  struct Print {
+    std::string& out;
+    void operator()(const AddTable&) { out += "add table\n"; }
+    void operator()(const DeleteTable&) { out += "delete table\n"; }
+    void operator()(const AddChain& o) { out += fmt::format("add chain {}\n", chain_text(o.chain)); }
+    void operator()(const DeleteChain& o) { out += fmt::format("delete chain {}\n", o.name); }
+    void operator()(const AddRule& o) { out += fmt::format("add rule {} {}\n", o.rule.chain, rule_text(o.rule)); }
+    void operator()(const DeleteRule& o) { out += fmt::format("delete rule {} handle {}\n", o.chain, o.handle); }
+    void operator()(const FlushChain& o) { out += fmt::format("flush chain {}\n", o.name); }
+    void operator()(const AddSet& o) { out += fmt::format("add {} {}\n", o.set.is_map() ? "map" : "set", o.set.name); }
+    void operator()(const DeleteSet& o) { out += fmt::format("delete set {}\n", o.name); }
+    void operator()(const FlushSet& o) { out += fmt::format("flush set {}\n", o.name); }
+    void operator()(const AddElements& o) {
+      for (const Element& e : o.elements) out += fmt::format("add element {} {}\n", o.set, raw_element_text(e));
+    }
+    void operator()(const DeleteElements& o) {
+      for (const Element& e : o.elements) out += fmt::format("delete element {} {}\n", o.set, raw_element_text(e));
+    }
+  };
+  std::string out;
+  for (const Change& op : ops_) std::visit(Print{out}, op);
+  return out;
+}
+
+}  // namespace hawser::nft
