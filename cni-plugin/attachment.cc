@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cni-plugin/attachment.h"
 
-#include <sys/socket.h>
-
 #include <algorithm>
 #include <array>
+
+#include <sys/socket.h>
 
 #include "lib/base/rollback.h"
 #include "lib/netlink/rtnl_ensure.h"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The compiled part of {fmt} inside the plugin's binary. Debian has libfmt only as a shared library, which brings the shared libstdc++ and
-// a third of the plugin's start-up time with it. These are the definitions that <fmt/format.h> declares extern; the linker then has no
-// use left for the shared library.
+// The compiled part of {fmt} inside the plugin's binary. Debian has libfmt only as a shared library, which brings the
+// shared libstdc++ and a third of the plugin's start-up time with it. These are the definitions that <fmt/format.h>
+// declares extern; the linker then has no use left for the shared library.
 #include <fmt/format-inl.h>
 
 FMT_BEGIN_NAMESPACE

@@ -30,7 +30,7 @@ struct Call {
   Environment env;
   NetConf conf;
   std::unique_ptr<NodeFile> node;  // its address is kept by `addresses`
-  std::string node_fault;  // why `node` is empty
+  std::string node_fault;          // why `node` is empty
   std::unique_ptr<AddressSource> addresses;
   ipam::Owner owner;
   std::string host_name;

@@ -54,6 +54,8 @@ Result<std::vector<Link>> FakeRtnl::list_links() {
 
 Result<> FakeRtnl::add_link(const LinkSpec& s) {
   if (get_link(s.name)) return fail_errno(EEXIST, "create link {}", s.name);
+  bool far = s.kind == "veth" && s.peer.netns_fd >= 0 && peer_namespace_;
+  if (far && peer_namespace_->get_link(s.peer.name)) return fail_errno(EEXIST, "create link {}", s.peer.name);
   if (auto w = write("link", Verb::kAdd, s.name); !w) return w;
   int i = next_index_++;
   MacAddr made{{0x02, 0, 0, 0, 0, static_cast<std::uint8_t>(i)}};
@@ -65,6 +67,16 @@ Result<> FakeRtnl::add_link(const LinkSpec& s) {
                .carrier = s.up,
                .mac = s.mac.value_or(made),
                .vxlan = s.vxlan};
+  if (far) {
+    int p = peer_namespace_->next_index_++;
+    links_[i].peer_index = p;
+    peer_namespace_->links_[p] = {.index = p,
+                                  .name = s.peer.name,
+                                  .kind = "veth",
+                                  .mtu = links_[i].mtu,
+                                  .mac = s.peer.mac.value_or(made),
+                                  .peer_index = i};
+  }
   return {};
 }
 
@@ -83,11 +95,17 @@ Result<> FakeRtnl::change_link(int index, const LinkChange& c) {
 Result<> FakeRtnl::delete_link(int index) {
   if (!exists(index)) return fail_errno(ENODEV, "delete link {}", index);
   if (auto w = write("link", Verb::kDelete, links_[index].name); !w) return w;
+  const Link gone = links_[index];
+  drop_link(index);
+  if (gone.kind == "veth" && peer_namespace_ && gone.peer_index) peer_namespace_->drop_link(gone.peer_index);
+  return {};
+}
+
+void FakeRtnl::drop_link(int index) {
   links_.erase(index);
   std::erase_if(addresses_, [&](auto& a) { return a.link == index; });
   std::erase_if(routes_, [&](auto& r) { return r.link == index; });
   std::erase_if(neighs_, [&](auto& n) { return n.link == index; });
-  return {};
 }
 
 Result<std::vector<Address>> FakeRtnl::list_addresses(int link) {

@@ -12,6 +12,7 @@ namespace hawser::netlink {
 
 class FakeRtnl final : public Rtnl {
  public:
+  FakeRtnl() { links_[1] = {.index = 1, .name = "lo"}; }
   Result<Link> get_link(const std::string& name) override;
   Result<std::vector<Link>> list_links() override;
   Result<> add_link(const LinkSpec& spec) override;
@@ -24,6 +25,8 @@ class FakeRtnl final : public Rtnl {
   Result<std::vector<Neigh>> list_neighs(NeighTable table, int link) override;
   Result<> change_neigh(Verb verb, const Neigh& neigh) override;
 
+  // The namespace that a veth's `netns_fd` stands for; both objects must outlive their links.
+  void set_peer_namespace(FakeRtnl& other) { peer_namespace_ = &other; }
   // A link that was there before us: hardware.
   int add_hardware(const std::string& name, int mtu);
   [[nodiscard]] int writes() const { return writes_; }
@@ -33,6 +36,7 @@ class FakeRtnl final : public Rtnl {
 
  private:
   Result<> write(const char* what, Verb verb, const std::string& key);
+  void drop_link(int index);
   [[nodiscard]] bool exists(int index) const { return links_.contains(index); }
 
   std::map<int, Link> links_;
@@ -40,7 +44,8 @@ class FakeRtnl final : public Rtnl {
   std::vector<Route> routes_;
   std::vector<Neigh> neighs_;
   std::vector<std::string> log_;
-  int next_index_ = 2;  // 1 is lo, which the model leaves out
+  FakeRtnl* peer_namespace_ = nullptr;
+  int next_index_ = 2;  // 1 is lo
   int writes_ = 0;
   int fail_in_ = 0;
 };
