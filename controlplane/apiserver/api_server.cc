@@ -8,7 +8,10 @@ namespace hawser::apiserver {
 namespace {
 
 constexpr std::string_view kJson = "application/json";
-constexpr std::string_view kProtoV2 = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+// Asked for with '@', which is no legal character in a media type, so the answer is named with '.', as Kubernetes does:
+// Go clients fail to parse the other.
+constexpr std::string_view kProtoV2Asked = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+constexpr std::string_view kProtoV2 = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 // Clients judge version skew and features by these; kubectl 1.20 to 1.34 accept them.
 constexpr std::string_view kMajor = "1";
 constexpr std::string_view kMinor = "33";
@@ -118,7 +121,8 @@ void ApiServer::stop() {
 
 http::Response ApiServer::openapi(const http::Request& r, const Route& route) {
   if (route.type == Route::Type::kOpenapiV2) {
-    bool proto = accepts(r.headers.get("Accept"), kProtoV2);
+    auto accept = r.headers.get("Accept");
+    bool proto = accepts(accept, kProtoV2Asked) || accepts(accept, kProtoV2);
     auto& body = proto ? schema::openapi_v2_protobuf() : schema::openapi_v2_json();
     return render_text(200, body, proto ? kProtoV2 : kJson);
   }
