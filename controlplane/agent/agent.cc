@@ -37,7 +37,10 @@ Agent::Agent(const AgentParts& parts, NodeSettings node, LogLimits logs)
       checks_(parts.runtime),
       prober_(
           checks_, slow_, [this](const std::string& uid) { pool_->wake(uid); },
-          [this](const ProbeSubject& s, const std::string& text) { parts_.event(*s.pod, {true, "Unhealthy", text, s.container}); }, parts.clock),
+          [this](const ProbeSubject& s, const std::string& text) {
+            parts_.event(*s.pod, {true, "Unhealthy", text, s.container});
+          },
+          parts.clock),
       context_{.runtime = parts.runtime,
                .images = images_,
                .node = node_,
@@ -48,16 +51,20 @@ Agent::Agent(const AgentParts& parts, NodeSettings node, LogLimits logs)
                .clock = parts.clock,
                .wake = [this](const std::string& uid) { pool_->wake(uid); },
                .event = parts.event,
-               .lookup = [this](const kube::Resource& kind, const std::string& ns, const std::string& name) { return parts_.client.get(kind, ns, name); },
+               .lookup = [this](const kube::Resource& kind, const std::string& ns,
+                                const std::string& name) { return parts_.client.get(kind, ns, name); },
                .service_env = [this](const PodSpec& spec) { return service_env(spec); },
-               .token = [this](const PodSpec& spec, const std::string& audience, std::int64_t seconds) { return token(spec, audience, seconds); },
+               .token = [this](const PodSpec& spec, const std::string& audience,
+                               std::int64_t seconds) { return token(spec, audience, seconds); },
                .node_dns = [this] { return parse_resolv_conf(read_file(node_.resolv_conf).value_or("")); }},
       pool_(std::make_unique<PodPool>(context_, kRuntimeOperations)),
       pod_informer_(parts.client, kube::kPods, {.field_selector = "spec.nodeName=" + node_.node_name}, parts.clock),
       service_informer_(parts.client, kube::kServices, {}, parts.clock),
       reporter_(parts.client, parts.runtime, parts.images, node_, parts.clock) {}
 
-Agent::~Agent() { stop(); }
+Agent::~Agent() {
+  stop();
+}
 
 void Agent::start() {
   reporter_.start();
@@ -98,10 +105,14 @@ void Agent::on_pod(const kube::ObjectPtr& old, const kube::ObjectPtr& current) {
 }
 
 void Agent::loop() {
-  // Containers get the Services' addresses in their environment, so these must be known first; but pods do not wait for ever.
-  for (Nanos waited{0}; waited < kWaitForServices && !service_informer_.synced(); waited += std::chrono::milliseconds(50))
+  // Containers get the Services' addresses in their environment, so these must be known first; but pods do not wait for
+  // ever.
+  for (Nanos waited{0}; waited < kWaitForServices && !service_informer_.synced();
+       waited += std::chrono::milliseconds(50))
     if (service_informer_.wait_synced(std::chrono::milliseconds(50)) || !sleep(Nanos(0))) break;
-  pod_informer_.start({.on_change = [this](const kube::ObjectPtr& old, const kube::ObjectPtr& now) { on_pod(old, now); }, .on_synced = {}});
+  pod_informer_.start(
+      {.on_change = [this](const kube::ObjectPtr& old, const kube::ObjectPtr& now) { on_pod(old, now); },
+       .on_synced = {}});
   MonoTime relist{}, refresh{}, rotate{}, leftovers{};
   while (sleep(kTurn)) {
     const MonoTime now = parts_.clock.now();
@@ -147,7 +158,8 @@ void Agent::exit_loop(const std::stop_token& stop) {
       exits_live_ = false;
     }
     std::unique_lock l(mu_);
-    parts_.clock.wait_until(l, cv_, parts_.clock.now() + std::chrono::seconds(1), [&] { return stopping_ || stop.stop_requested(); });
+    parts_.clock.wait_until(l, cv_, parts_.clock.now() + std::chrono::seconds(1),
+                            [&] { return stopping_ || stop.stop_requested(); });
   }
 }
 
@@ -156,12 +168,14 @@ void Agent::rotate_logs() {
     for (const auto& c : v->containers) {
       if (c.state != ContainerState::kRunning) continue;
       const auto path = fmt::format("{}/{}/{}.log", pod_log_dir(node_, *v->spec), c.name, c.attempt);
-      if (auto r = rotate_log(path, c.id, parts_.images, log_limits_, parts_.clock.wall()); !r) log::warn("{}", r.error().text);
+      if (auto r = rotate_log(path, c.id, parts_.images, log_limits_, parts_.clock.wall()); !r)
+        log::warn("{}", r.error().text);
     }
   }
 }
 
-// Folders of pods that neither the API nor the runtime has any more. The relist before has put every pod of the runtime into the pool.
+// Folders of pods that neither the API nor the runtime has any more. The relist before has put every pod of the runtime
+// into the pool.
 void Agent::remove_leftovers() {
   const auto known = pool_->uids();
   std::error_code ec;
@@ -179,17 +193,21 @@ void Agent::remove_leftovers() {
   }
   for (const auto& uid : volumes) {
     auto r = remove_pod_dir(node_, uid);
-    if (r) log::info("removed the folder of pod {}, which is gone", uid);
-    else log::warn("{}", r.error().text);
+    if (r)
+      log::info("removed the folder of pod {}, which is gone", uid);
+    else
+      log::warn("{}", r.error().text);
   }
   for (const auto& dir : logs) fs::remove_all(dir, ec);
 }
 
 StringMap Agent::service_env(const PodSpec& spec) {
-  return agent::service_env(service_informer_.list(), spec.ns, kube::flag(*spec.object, {"spec", "enableServiceLinks"}, true));
+  return agent::service_env(service_informer_.list(), spec.ns,
+                            kube::flag(*spec.object, {"spec", "enableServiceLinks"}, true));
 }
 
-Result<std::optional<std::string>> Agent::token(const PodSpec& spec, const std::string& audience, std::int64_t seconds) {
+Result<std::optional<std::string>> Agent::token(const PodSpec& spec, const std::string& audience,
+                                                std::int64_t seconds) {
   const std::string key = fmt::format("{}/{}/{}", spec.uid, audience, seconds);
   const WallTime now = parts_.clock.wall();
   {
@@ -199,10 +217,12 @@ Result<std::optional<std::string>> Agent::token(const PodSpec& spec, const std::
   }
   auto account = kube::str(*spec.object, {"spec", "serviceAccountName"});
   if (account.empty()) account = "default";
-  Object request_spec{{"expirationSeconds", seconds},
-                      {"boundObjectRef", Object{{"apiVersion", "v1"}, {"kind", "Pod"}, {"name", spec.name}, {"uid", spec.uid}}}};
+  Object request_spec{
+      {"expirationSeconds", seconds},
+      {"boundObjectRef", Object{{"apiVersion", "v1"}, {"kind", "Pod"}, {"name", spec.name}, {"uid", spec.uid}}}};
   if (!audience.empty()) request_spec["audiences"] = kube::Array{boost::json::value(audience)};
-  const Object request{{"apiVersion", "authentication.k8s.io/v1"}, {"kind", "TokenRequest"}, {"spec", std::move(request_spec)}};
+  const Object request{
+      {"apiVersion", "authentication.k8s.io/v1"}, {"kind", "TokenRequest"}, {"spec", std::move(request_spec)}};
   auto r = parts_.client.create_sub(kube::kServiceAccounts, spec.ns, account, "token", request);
   // An API server without tokens: pods that only mount one by default must run all the same.
   if (!r && (r.error().code == 404 || r.error().code == 405)) return std::optional<std::string>();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Agent: the kubelet's role, put together: informers of this node's pods and of Services, the pod pool, status and node reporting, the
-// runtime watch, and the slow periodic work (relist, volume refresh, log rotation, removing what is left of pods that are gone).
-// start() returns at once; the API and the runtime may be away then and at any time later.
+// Agent: the kubelet's role, put together: informers of this node's pods and of Services, the pod pool, status and node
+// reporting, the runtime watch, and the slow periodic work (relist, volume refresh, log rotation, removing what is left
+// of pods that are gone). start() returns at once; the API and the runtime may be away then and at any time later.
 #pragma once
 
 #include <condition_variable>
@@ -24,7 +24,8 @@
 namespace hawser::agent {
 
 // Calls back for each container that ends until the stream breaks; an error if the runtime has no such stream.
-using ExitStream = std::function<Result<>(const std::function<void(const std::string&)>& on_exit, std::stop_token stop)>;
+using ExitStream =
+    std::function<Result<>(const std::function<void(const std::string&)>& on_exit, std::stop_token stop)>;
 
 struct AgentParts {
   kube::Client& client;

@@ -65,7 +65,8 @@ Result<> NetworkCheckRunner::http_get(const Check& check, const std::string& hos
   for (const auto& [name, value] : check.headers) r.headers.set(name, value);
   http::Client client(o);
   auto response = client.send(r);
-  if (!response) return propagate(response, "Get \"{}://{}:{}{}\"", check.https ? "https" : "http", host, check.port, check.path);
+  if (!response)
+    return propagate(response, "Get \"{}://{}:{}{}\"", check.https ? "https" : "http", host, check.port, check.path);
   if (response->status >= 200 && response->status < 400) return {};
   return fail(response->status, "HTTP probe failed with statuscode: {}", response->status);
 }
@@ -73,15 +74,18 @@ Result<> NetworkCheckRunner::http_get(const Check& check, const std::string& hos
 Result<> NetworkCheckRunner::run(const Check& check, const CheckTarget& target, std::chrono::seconds timeout) {
   const std::string& host = check.host.empty() ? target.ip : check.host;
   switch (check.kind) {
-    case Check::Kind::kHttpGet: return http_get(check, host, timeout);
-    case Check::Kind::kTcp: return tcp_connect(host, check.port, timeout);
+    case Check::Kind::kHttpGet:
+      return http_get(check, host, timeout);
+    case Check::Kind::kTcp:
+      return tcp_connect(host, check.port, timeout);
     case Check::Kind::kExec: {
       auto outcome = runtime_.exec(target.container_id, check.command, timeout);
       if (!outcome) return propagate(outcome);
       if (outcome->exit_code != 0) return fail(0, "{}", clipped(std::move(outcome->output)));
       return {};
     }
-    case Check::Kind::kSleep: return {};  // the caller's wait: it holds the clock
+    case Check::Kind::kSleep:
+      return {};  // the caller's wait: it holds the clock
   }
   return {};
 }

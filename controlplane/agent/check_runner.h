@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Performs one probe or lifecycle hook: exec in the container, HTTP GET, TCP connect. Blocks up to the timeout. Any thread.
+// Performs one probe or lifecycle hook: exec in the container, HTTP GET, TCP connect. Blocks up to the timeout. Any
+// thread.
 #pragma once
 
 #include <chrono>

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The Container Runtime Interface as the agent sees it: plain structs and two small interfaces. CriClient (cri_client.h) speaks
-// gRPC to a runtime; FakeCri (fake_cri.h) is a working model for tests. Calls block until the runtime answers and may come from
-// any thread. Times are wall-clock nanoseconds since 1970, 0 = never, as CRI has them.
+// The Container Runtime Interface as the agent sees it: plain structs and two small interfaces. CriClient
+// (cri_client.h) speaks gRPC to a runtime; FakeCri (fake_cri.h) is a working model for tests. Calls block until the
+// runtime answers and may come from any thread. Times are wall-clock nanoseconds since 1970, 0 = never, as CRI has
+// them.
 //
-// An Error's code: ENOENT (no such sandbox, container or image), ECONNREFUSED (the runtime is away), ETIMEDOUT, EINVAL, 0 otherwise;
-// its text is the runtime's own message.
+// An Error's code: ENOENT (no such sandbox, container or image), ECONNREFUSED (the runtime is away), ETIMEDOUT, EINVAL,
+// 0 otherwise; its text is the runtime's own message.
 #pragma once
 
 #include <chrono>

@@ -41,23 +41,31 @@ grpc::ChannelArguments channel_args() {
 
 int code_of(grpc::StatusCode c) {
   switch (c) {
-    case grpc::StatusCode::NOT_FOUND: return ENOENT;
-    case grpc::StatusCode::UNAVAILABLE: return ECONNREFUSED;
-    case grpc::StatusCode::DEADLINE_EXCEEDED: return ETIMEDOUT;
-    case grpc::StatusCode::INVALID_ARGUMENT: return EINVAL;
-    case grpc::StatusCode::ALREADY_EXISTS: return EEXIST;
-    default: return 0;
+    case grpc::StatusCode::NOT_FOUND:
+      return ENOENT;
+    case grpc::StatusCode::UNAVAILABLE:
+      return ECONNREFUSED;
+    case grpc::StatusCode::DEADLINE_EXCEEDED:
+      return ETIMEDOUT;
+    case grpc::StatusCode::INVALID_ARGUMENT:
+      return EINVAL;
+    case grpc::StatusCode::ALREADY_EXISTS:
+      return EEXIST;
+    default:
+      return 0;
   }
 }
 std::unexpected<Error> failed(const grpc::Status& s) {
   return std::unexpected(Error{code_of(s.error_code()), s.error_message(), {}});
 }
-bool gone(const grpc::Status& s) { return s.error_code() == grpc::StatusCode::NOT_FOUND; }
+bool gone(const grpc::Status& s) {
+  return s.error_code() == grpc::StatusCode::NOT_FOUND;
+}
 
 // One unary call with a deadline; `method` is a pointer to the stub's member.
 template <class Stub, class Req, class Resp>
-grpc::Status call(Stub& stub, grpc::Status (Stub::*method)(grpc::ClientContext*, const Req&, Resp*), const Req& req, Resp* resp,
-                  std::chrono::seconds timeout = kCallTimeout) {
+grpc::Status call(Stub& stub, grpc::Status (Stub::*method)(grpc::ClientContext*, const Req&, Resp*), const Req& req,
+                  Resp* resp, std::chrono::seconds timeout = kCallTimeout) {
   grpc::ClientContext ctx;
   ctx.set_deadline(system_clock().wall() + timeout);
   return (stub.*method)(&ctx, req, resp);
@@ -111,9 +119,11 @@ Result<RuntimeSnapshot> CriClient::list(const std::string& pod_uid) {
     (*containers.mutable_filter()->mutable_label_selector())[kLabelPodUid] = pod_uid;
   }
   pb::ListPodSandboxResponse sandbox_list;
-  if (auto s = call(*impl_->runtime, &Impl::Runtime::ListPodSandbox, sandboxes, &sandbox_list); !s.ok()) return failed(s);
+  if (auto s = call(*impl_->runtime, &Impl::Runtime::ListPodSandbox, sandboxes, &sandbox_list); !s.ok())
+    return failed(s);
   pb::ListContainersResponse container_list;
-  if (auto s = call(*impl_->runtime, &Impl::Runtime::ListContainers, containers, &container_list); !s.ok()) return failed(s);
+  if (auto s = call(*impl_->runtime, &Impl::Runtime::ListContainers, containers, &container_list); !s.ok())
+    return failed(s);
   for (const auto& s : sandbox_list.items()) {
     if (s.labels().contains(kLabelPodUid)) out.sandboxes.push_back(from_proto(s));
   }
@@ -127,7 +137,8 @@ Result<std::string> CriClient::run_sandbox(const SandboxConfig& config) {
   pb::RunPodSandboxRequest req;
   to_proto(config, req.mutable_config());
   pb::RunPodSandboxResponse resp;
-  if (auto s = call(*impl_->runtime, &Impl::Runtime::RunPodSandbox, req, &resp, kSandboxTimeout); !s.ok()) return failed(s);
+  if (auto s = call(*impl_->runtime, &Impl::Runtime::RunPodSandbox, req, &resp, kSandboxTimeout); !s.ok())
+    return failed(s);
   return resp.pod_sandbox_id();
 }
 
@@ -143,7 +154,8 @@ Result<> CriClient::remove_sandbox(const std::string& id) {
   pb::RemovePodSandboxRequest req;
   req.set_pod_sandbox_id(id);
   pb::RemovePodSandboxResponse resp;
-  if (auto s = call(*impl_->runtime, &Impl::Runtime::RemovePodSandbox, req, &resp); !s.ok() && !gone(s)) return failed(s);
+  if (auto s = call(*impl_->runtime, &Impl::Runtime::RemovePodSandbox, req, &resp); !s.ok() && !gone(s))
+    return failed(s);
   return {};
 }
 
@@ -188,7 +200,8 @@ Result<> CriClient::remove_container(const std::string& id) {
   pb::RemoveContainerRequest req;
   req.set_container_id(id);
   pb::RemoveContainerResponse resp;
-  if (auto s = call(*impl_->runtime, &Impl::Runtime::RemoveContainer, req, &resp); !s.ok() && !gone(s)) return failed(s);
+  if (auto s = call(*impl_->runtime, &Impl::Runtime::RemoveContainer, req, &resp); !s.ok() && !gone(s))
+    return failed(s);
   return {};
 }
 
@@ -226,13 +239,15 @@ Result<std::string> CriClient::pull_image(const std::string& ref) {
   pb::PullImageRequest req;
   req.mutable_image()->set_image(ref);
   pb::PullImageResponse resp;
-  if (auto s = call(*impl_->images, &Impl::Images::PullImage, req, &resp, std::chrono::hours(1)); !s.ok()) return failed(s);
+  if (auto s = call(*impl_->images, &Impl::Images::PullImage, req, &resp, std::chrono::hours(1)); !s.ok())
+    return failed(s);
   return resp.image_ref();
 }
 
 Result<std::vector<Image>> CriClient::list_images() {
   pb::ListImagesResponse resp;
-  if (auto s = call(*impl_->images, &Impl::Images::ListImages, pb::ListImagesRequest(), &resp); !s.ok()) return failed(s);
+  if (auto s = call(*impl_->images, &Impl::Images::ListImages, pb::ListImagesRequest(), &resp); !s.ok())
+    return failed(s);
   std::vector<Image> out;
   for (const auto& i : resp.images()) out.push_back(from_proto(i));
   return out;

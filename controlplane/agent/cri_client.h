@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// CriClient: CriRuntime and CriImages over gRPC to a runtime's unix socket, and containerd's stream of task exits. One channel;
-// it connects by itself again after the runtime was restarted (back-off 100 ms to 2 s). gRPC stays behind this header.
+// CriClient: CriRuntime and CriImages over gRPC to a runtime's unix socket, and containerd's stream of task exits. One
+// channel; it connects by itself again after the runtime was restarted (back-off 100 ms to 2 s). gRPC stays behind this
+// header.
 #pragma once
 
 #include <functional>
@@ -38,8 +39,9 @@ class CriClient final : public CriRuntime, public CriImages {
   Result<std::vector<Image>> list_images() override;
   Result<> reopen_log(const std::string& container_id) override;
 
-  // Calls `on_exit(id)` on this thread for each container (or sandbox) whose main process ended, until the stream breaks or `stop`.
-  // A runtime other than containerd answers with an error at once: the caller's relist is then all there is.
+  // Calls `on_exit(id)` on this thread for each container (or sandbox) whose main process ended, until the stream
+  // breaks or `stop`. A runtime other than containerd answers with an error at once: the caller's relist is then all
+  // there is.
   Result<> watch_exits(const std::function<void(const std::string& id)>& on_exit, std::stop_token stop);
 
  private:

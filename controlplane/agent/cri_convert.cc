@@ -9,13 +9,18 @@ namespace pb = runtime::v1;
 void set_map(const StringMap& in, google::protobuf::Map<std::string, std::string>* out) {
   for (const auto& [k, v] : in) (*out)[k] = v;
 }
-StringMap get_map(const google::protobuf::Map<std::string, std::string>& in) { return {in.begin(), in.end()}; }
+StringMap get_map(const google::protobuf::Map<std::string, std::string>& in) {
+  return {in.begin(), in.end()};
+}
 
 pb::NamespaceMode mode(NamespaceMode m) {
   switch (m) {
-    case NamespaceMode::kPod: return pb::POD;
-    case NamespaceMode::kContainer: return pb::CONTAINER;
-    case NamespaceMode::kNode: return pb::NODE;
+    case NamespaceMode::kPod:
+      return pb::POD;
+    case NamespaceMode::kContainer:
+      return pb::CONTAINER;
+    case NamespaceMode::kNode:
+      return pb::NODE;
   }
   return pb::POD;
 }
@@ -26,29 +31,42 @@ void set_namespaces(const NamespaceModes& in, pb::NamespaceOption* out) {
 }
 void set_seccomp(const SeccompProfile& in, pb::SecurityProfile* out) {
   switch (in.type) {
-    case SeccompProfile::Type::kUnconfined: out->set_profile_type(pb::SecurityProfile::Unconfined); break;
-    case SeccompProfile::Type::kRuntimeDefault: out->set_profile_type(pb::SecurityProfile::RuntimeDefault); break;
+    case SeccompProfile::Type::kUnconfined:
+      out->set_profile_type(pb::SecurityProfile::Unconfined);
+      break;
+    case SeccompProfile::Type::kRuntimeDefault:
+      out->set_profile_type(pb::SecurityProfile::RuntimeDefault);
+      break;
     case SeccompProfile::Type::kLocalhost:
       out->set_profile_type(pb::SecurityProfile::Localhost);
       out->set_localhost_ref(in.localhost_path);
       break;
   }
 }
-pb::Protocol protocol(const std::string& p) { return p == "UDP" ? pb::UDP : p == "SCTP" ? pb::SCTP : pb::TCP; }
+pb::Protocol protocol(const std::string& p) {
+  return p == "UDP" ? pb::UDP : p == "SCTP" ? pb::SCTP : pb::TCP;
+}
 
 ContainerState state(pb::ContainerState s) {
   switch (s) {
-    case pb::CONTAINER_CREATED: return ContainerState::kCreated;
-    case pb::CONTAINER_RUNNING: return ContainerState::kRunning;
-    case pb::CONTAINER_EXITED: return ContainerState::kExited;
-    default: return ContainerState::kUnknown;
+    case pb::CONTAINER_CREATED:
+      return ContainerState::kCreated;
+    case pb::CONTAINER_RUNNING:
+      return ContainerState::kRunning;
+    case pb::CONTAINER_EXITED:
+      return ContainerState::kExited;
+    default:
+      return ContainerState::kUnknown;
   }
 }
 pb::MountPropagation propagation(Mount::Propagation p) {
   switch (p) {
-    case Mount::Propagation::kPrivate: return pb::PROPAGATION_PRIVATE;
-    case Mount::Propagation::kHostToContainer: return pb::PROPAGATION_HOST_TO_CONTAINER;
-    case Mount::Propagation::kBidirectional: return pb::PROPAGATION_BIDIRECTIONAL;
+    case Mount::Propagation::kPrivate:
+      return pb::PROPAGATION_PRIVATE;
+    case Mount::Propagation::kHostToContainer:
+      return pb::PROPAGATION_HOST_TO_CONTAINER;
+    case Mount::Propagation::kBidirectional:
+      return pb::PROPAGATION_BIDIRECTIONAL;
   }
   return pb::PROPAGATION_PRIVATE;
 }
@@ -64,12 +82,14 @@ void set_security(const ContainerConfig& in, pb::LinuxContainerSecurityContext* 
   sc->set_readonly_rootfs(in.read_only_rootfs);
   sc->set_no_new_privs(in.no_new_privs);
   set_seccomp(in.seccomp, sc->mutable_seccomp());
-  // The runtime hides exactly the paths that it is told to. The list is the one of the OCI runtimes' default configuration.
+  // The runtime hides exactly the paths that it is told to. The list is the one of the OCI runtimes' default
+  // configuration.
   if (in.privileged) return;
-  for (const char* p : {"/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
-                        "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware"})
+  for (const char* p : {"/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+                        "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware"})
     sc->add_masked_paths(p);
-  for (const char* p : {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}) sc->add_readonly_paths(p);
+  for (const char* p : {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"})
+    sc->add_readonly_paths(p);
 }
 
 }  // namespace

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "controlplane/agent/cri_log.h"
 
+#include <algorithm>
+#include <filesystem>
+#include <vector>
+
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include <algorithm>
-#include <filesystem>
-#include <vector>
 
 #include "lib/base/time_text.h"
 #include "lib/base/unique_fd.h"

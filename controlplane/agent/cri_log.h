@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Container logs as CRI runtimes write them, one record a line: "<RFC3339 nanoseconds> <stdout|stderr> <P|F> <text>". P marks a piece of a
-// line longer than the runtime's buffer. parse_log_line() is pure and total (any bytes). LogReader reads one container's files,
-// rotated ones included, with the options of `kubectl logs`.
+// Container logs as CRI runtimes write them, one record a line: "<RFC3339 nanoseconds> <stdout|stderr> <P|F> <text>". P
+// marks a piece of a line longer than the runtime's buffer. parse_log_line() is pure and total (any bytes). LogReader
+// reads one container's files, rotated ones included, with the options of `kubectl logs`.
 #pragma once
 
 #include <chrono>
@@ -22,7 +22,7 @@ struct LogLine {
   std::string_view time;    // as written
   std::string_view stream;  // "stdout" or "stderr"
   bool partial = false;
-  std::string_view text;    // without the line's end
+  std::string_view text;  // without the line's end
 };
 
 // nullopt: not a record of this format. `line` without its '\n'; the views point into it.
@@ -45,7 +45,8 @@ class LogReader {
   // Writes what is there now through `out` (false: stop). Not found if the log file does not exist.
   // Returns false once the limit is reached or `out` said stop.
   Result<bool> read(const std::function<bool(std::string_view)>& out);
-  // After read(): waits until the file grows, is rotated, or `timeout` passes. inotify; no polling while nothing is written.
+  // After read(): waits until the file grows, is rotated, or `timeout` passes. inotify; no polling while nothing is
+  // written.
   Result<> wait_for_more(std::chrono::milliseconds timeout);
 
  private:

@@ -6,7 +6,9 @@
 namespace hawser::agent {
 
 Executor::Executor(int max_threads, Nanos idle, Clock& clock) : max_threads_(max_threads), idle_(idle), clock_(clock) {}
-Executor::~Executor() { stop(); }
+Executor::~Executor() {
+  stop();
+}
 
 void Executor::submit(std::function<void()> job) {
   std::lock_guard l(mu_);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Executor: runs jobs on at most `max_threads` threads that are started when needed and end after `idle` without work. Any thread may
-// submit. The destructor drops jobs that have not begun and waits for those that have.
+// Executor: runs jobs on at most `max_threads` threads that are started when needed and end after `idle` without work.
+// Any thread may submit. The destructor drops jobs that have not begun and waits for those that have.
 #pragma once
 
 #include <condition_variable>
@@ -33,11 +33,11 @@ class Executor {
   Clock& clock_;
   std::mutex mu_;
   std::condition_variable cv_;
-  std::deque<std::function<void()>> jobs_;      // guarded by mu_
-  std::vector<std::thread> threads_;            // guarded by mu_
-  std::vector<std::thread::id> ended_;          // guarded by mu_
-  int waiting_ = 0;                             // guarded by mu_: threads without a job
-  bool stopping_ = false;                       // guarded by mu_
+  std::deque<std::function<void()>> jobs_;  // guarded by mu_
+  std::vector<std::thread> threads_;        // guarded by mu_
+  std::vector<std::thread::id> ended_;      // guarded by mu_
+  int waiting_ = 0;                         // guarded by mu_: threads without a job
+  bool stopping_ = false;                   // guarded by mu_
 };
 
 }  // namespace hawser::agent

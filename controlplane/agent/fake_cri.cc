@@ -86,8 +86,15 @@ Result<std::string> FakeCri::run_sandbox(const SandboxConfig& config) {
   std::lock_guard l(mu_);
   if (auto r = enter("run_sandbox", config.name); !r) return propagate(r);
   const int n = next_id_++;
-  Sandbox s{.id = fmt::format("sandbox{}", n), .name = config.name, .ns = config.ns, .uid = config.uid, .attempt = config.attempt,
-            .ready = true, .created_at_ns = now_ns(), .ips = {fmt::format("10.244.0.{}", n + 1)}, .labels = config.labels,
+  Sandbox s{.id = fmt::format("sandbox{}", n),
+            .name = config.name,
+            .ns = config.ns,
+            .uid = config.uid,
+            .attempt = config.attempt,
+            .ready = true,
+            .created_at_ns = now_ns(),
+            .ips = {fmt::format("10.244.0.{}", n + 1)},
+            .labels = config.labels,
             .annotations = config.annotations};
   const std::string id = s.id;
   sandboxes_[id] = std::move(s);
@@ -119,16 +126,24 @@ Result<Sandbox> FakeCri::sandbox_status(const std::string& id) {
   return it->second;
 }
 
-Result<std::string> FakeCri::create_container(const std::string& sandbox_id, const ContainerConfig& config, const SandboxConfig&) {
+Result<std::string> FakeCri::create_container(const std::string& sandbox_id, const ContainerConfig& config,
+                                              const SandboxConfig&) {
   std::lock_guard l(mu_);
   if (auto r = enter("create_container", config.name); !r) return propagate(r);
   if (!sandboxes_.contains(sandbox_id)) return fail(ENOENT, "sandbox {} not found", sandbox_id);
   for (const auto& [id, c] : containers_)
     if (c.sandbox_id == sandbox_id && c.name == config.name && c.attempt == config.attempt)
       return fail(EEXIST, "name {}_{} is reserved", config.name, config.attempt);
-  Container c{.id = fmt::format("container{}", next_id_++), .sandbox_id = sandbox_id, .name = config.name, .attempt = config.attempt,
-              .image = config.image, .image_ref = "sha256:" + config.image, .state = ContainerState::kCreated,
-              .created_at_ns = now_ns(), .labels = config.labels, .annotations = config.annotations};
+  Container c{.id = fmt::format("container{}", next_id_++),
+              .sandbox_id = sandbox_id,
+              .name = config.name,
+              .attempt = config.attempt,
+              .image = config.image,
+              .image_ref = "sha256:" + config.image,
+              .state = ContainerState::kCreated,
+              .created_at_ns = now_ns(),
+              .labels = config.labels,
+              .annotations = config.annotations};
   const std::string id = c.id;
   containers_[id] = std::move(c);
   configs_[config.name] = config;
@@ -157,7 +172,10 @@ Result<> FakeCri::start_container(const std::string& id) {
 Result<> FakeCri::stop_container(const std::string& id, std::chrono::seconds grace) {
   std::lock_guard l(mu_);
   const auto it = containers_.find(id);
-  if (auto r = enter("stop_container", it == containers_.end() ? id : fmt::format("{} {}", it->second.name, grace.count())); !r) return r;
+  if (auto r =
+          enter("stop_container", it == containers_.end() ? id : fmt::format("{} {}", it->second.name, grace.count()));
+      !r)
+    return r;
   if (it != containers_.end()) end(it->second, 143);
   return {};
 }
@@ -177,7 +195,8 @@ Result<Container> FakeCri::container_status(const std::string& id) {
   return it->second;
 }
 
-Result<ExecOutcome> FakeCri::exec(const std::string& id, const std::vector<std::string>& command, std::chrono::seconds) {
+Result<ExecOutcome> FakeCri::exec(const std::string& id, const std::vector<std::string>& command,
+                                  std::chrono::seconds) {
   std::function<ExecOutcome(const std::vector<std::string>&)> fn;
   {
     std::lock_guard l(mu_);
@@ -191,7 +210,8 @@ Result<std::optional<Image>> FakeCri::image_status(const std::string& ref) {
   std::lock_guard l(mu_);
   if (auto r = enter("image_status", ref); !r) return propagate(r);
   if (!images_.contains(ref)) return std::optional<Image>();
-  return std::optional(Image{.id = "sha256:" + ref, .tags = {ref}, .digests = {}, .size_bytes = 1 << 20, .uid = 0, .username = {}});
+  return std::optional(
+      Image{.id = "sha256:" + ref, .tags = {ref}, .digests = {}, .size_bytes = 1 << 20, .uid = 0, .username = {}});
 }
 
 Result<std::string> FakeCri::pull_image(const std::string& ref) {
@@ -204,7 +224,9 @@ Result<std::string> FakeCri::pull_image(const std::string& ref) {
 Result<std::vector<Image>> FakeCri::list_images() {
   std::lock_guard l(mu_);
   std::vector<Image> out;
-  for (const auto& ref : images_) out.push_back({.id = "sha256:" + ref, .tags = {ref}, .digests = {}, .size_bytes = 1 << 20, .uid = 0, .username = {}});
+  for (const auto& ref : images_)
+    out.push_back(
+        {.id = "sha256:" + ref, .tags = {ref}, .digests = {}, .size_bytes = 1 << 20, .uid = 0, .username = {}});
   return out;
 }
 

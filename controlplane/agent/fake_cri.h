@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// FakeCri: a working model of a container runtime for tests: sandboxes and containers with CRI's rules, images by name, and faults to
-// inject. Thread-safe. Time comes from the test's clock.
+// FakeCri: a working model of a container runtime for tests: sandboxes and containers with CRI's rules, images by name,
+// and faults to inject. Thread-safe. Time comes from the test's clock.
 #pragma once
 
 #include <functional>
@@ -42,7 +42,8 @@ class FakeCri final : public CriRuntime, public CriImages {
   Result<> stop_container(const std::string& id, std::chrono::seconds grace) override;
   Result<> remove_container(const std::string& id) override;
   Result<Container> container_status(const std::string& id) override;
-  Result<ExecOutcome> exec(const std::string& id, const std::vector<std::string>& command, std::chrono::seconds timeout) override;
+  Result<ExecOutcome> exec(const std::string& id, const std::vector<std::string>& command,
+                           std::chrono::seconds timeout) override;
   Result<std::optional<Image>> image_status(const std::string& ref) override;
   Result<std::string> pull_image(const std::string& ref) override;
   Result<std::vector<Image>> list_images() override;
@@ -55,10 +56,10 @@ class FakeCri final : public CriRuntime, public CriImages {
 
   Clock& clock_;
   mutable std::mutex mu_;
-  int next_id_ = 1;                                                   // all guarded by mu_
+  int next_id_ = 1;  // all guarded by mu_
   std::map<std::string, Sandbox> sandboxes_;
   std::map<std::string, Container> containers_;
-  std::map<std::string, ContainerConfig> configs_;                    // by container name, the latest
+  std::map<std::string, ContainerConfig> configs_;  // by container name, the latest
   std::set<std::string> images_;
   std::map<std::string, std::pair<std::string, int>> faults_;
   std::vector<std::string> calls_;

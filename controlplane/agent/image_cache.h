@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// ImageCache: what the runtime says of an image, remembered for a short while, so that thirty pods of one image ask once. Any thread.
+// ImageCache: what the runtime says of an image, remembered for a short while, so that thirty pods of one image ask
+// once. Any thread.
 #pragma once
 
 #include <map>

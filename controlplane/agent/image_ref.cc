@@ -6,8 +6,12 @@
 namespace hawser::agent {
 namespace {
 
-bool lower_or_digit(char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); }
-bool alnum(char c) { return lower_or_digit(c) || (c >= 'A' && c <= 'Z'); }
+bool lower_or_digit(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
+}
+bool alnum(char c) {
+  return lower_or_digit(c) || (c >= 'A' && c <= 'Z');
+}
 
 // One path component: [a-z0-9]+ joined by ".", "_", "__" or dashes.
 bool valid_component(std::string_view s) {
@@ -47,7 +51,8 @@ bool valid_digest(std::string_view s) {
   const auto colon = s.find(':');
   if (colon == std::string_view::npos || colon == 0) return false;
   const auto hex = s.substr(colon + 1);
-  return hex.size() >= 32 && std::ranges::all_of(hex, [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
+  return hex.size() >= 32 &&
+         std::ranges::all_of(hex, [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
 }
 
 struct Parts {
@@ -96,8 +101,10 @@ bool valid_name(std::string_view name) {
 Result<std::string> normal_image_ref(std::string_view ref) {
   const Parts p = split(ref);
   if (!valid_name(p.name) || (p.has_tag && !valid_tag(p.tag)) || (p.has_digest && !valid_digest(p.digest)))
-    return fail(EINVAL, "Failed to apply default image tag \"{}\": couldn't parse image reference \"{}\": invalid reference format",
-                ref, ref);
+    return fail(
+        EINVAL,
+        "Failed to apply default image tag \"{}\": couldn't parse image reference \"{}\": invalid reference format",
+        ref, ref);
   if (p.has_tag || p.has_digest) return std::string(ref);
   return std::string(ref) + ":latest";
 }

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "controlplane/agent/log_rotation.h"
 
+#include <algorithm>
+
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include <algorithm>
 
 #include "controlplane/agent/cri_log.h"
 #include "lib/base/time_text.h"
 
 namespace hawser::agent {
 
-Result<bool> rotate_log(const std::string& path, const std::string& container_id, CriImages& runtime, const LogLimits& limits, WallTime now) {
+Result<bool> rotate_log(const std::string& path, const std::string& container_id, CriImages& runtime,
+                        const LogLimits& limits, WallTime now) {
   struct stat st {};
   if (::stat(path.c_str(), &st) != 0) {
     if (errno == ENOENT) return false;
@@ -30,7 +31,8 @@ Result<bool> rotate_log(const std::string& path, const std::string& container_id
     return propagate(r, "reopen log {}", path);
   }
   auto pieces = log_pieces(path);
-  for (std::size_t i = 0; i + static_cast<std::size_t>(limits.max_files) < pieces.size(); ++i) ::unlink(pieces[i].c_str());
+  for (std::size_t i = 0; i + static_cast<std::size_t>(limits.max_files) < pieces.size(); ++i)
+    ::unlink(pieces[i].c_str());
   return true;
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rotation of container logs: a log over the limit is renamed with a time suffix, the runtime opens a new one, and only so many pieces
-// are kept. Blocking file work; one caller at a time.
+// Rotation of container logs: a log over the limit is renamed with a time suffix, the runtime opens a new one, and only
+// so many pieces are kept. Blocking file work; one caller at a time.
 #pragma once
 
 #include <string>
@@ -16,6 +16,7 @@ struct LogLimits {
 };
 
 // Rotates if the log at `path` is over the limit; true if it did.
-Result<bool> rotate_log(const std::string& path, const std::string& container_id, CriImages& runtime, const LogLimits& limits, WallTime now);
+Result<bool> rotate_log(const std::string& path, const std::string& container_id, CriImages& runtime,
+                        const LogLimits& limits, WallTime now);
 
 }  // namespace hawser::agent

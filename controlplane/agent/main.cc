@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // hawser-agent: flags, wiring and signals; the work is in Agent.
-#include <malloc.h>
-
 #include <cstdio>
 
 #include <CLI/CLI.hpp>
+#include <malloc.h>
 
 #include "controlplane/agent/agent.h"
 #include "controlplane/agent/cri_client.h"
@@ -41,10 +40,12 @@ void add_flags(CLI::App& app, Flags& f) {
   app.add_option("--cgroup-parent", f.node.cgroup_parent, "cgroup under which pods get theirs (default kubepods)");
   app.add_option("--pod-log-dir", f.node.pod_log_dir, "folder of the containers' logs")->capture_default_str();
   app.add_option("--max-pods", f.node.max_pods, "how many pods this node takes")->capture_default_str();
-  app.add_option("--cluster-dns", f.node.cluster_dns, "addresses of the cluster's DNS; without any, pods use the node's resolver");
+  app.add_option("--cluster-dns", f.node.cluster_dns,
+                 "addresses of the cluster's DNS; without any, pods use the node's resolver");
   app.add_option("--cluster-domain", f.node.cluster_domain, "domain of the cluster's names")->capture_default_str();
   app.add_option("--resolv-conf", f.node.resolv_conf, "the node's resolver configuration")->capture_default_str();
-  app.add_option("--container-log-max-bytes", f.logs.max_bytes, "size at which a container's log is rotated")->capture_default_str();
+  app.add_option("--container-log-max-bytes", f.logs.max_bytes, "size at which a container's log is rotated")
+      ->capture_default_str();
   app.add_option("--container-log-max-files", f.logs.max_files, "log files kept of a container")->capture_default_str();
 }
 
@@ -56,12 +57,17 @@ Result<std::pair<std::string, std::uint16_t>> split_listen(const std::string& te
   return std::pair{text.substr(0, colon), static_cast<std::uint16_t>(port)};
 }
 
-// Its own authority: the API server knows a node's API by address, not by the cluster's CA (as with a kubelet's own certificate).
+// Its own authority: the API server knows a node's API by address, not by the cluster's CA (as with a kubelet's own
+// certificate).
 Result<std::shared_ptr<http::TlsContext>> serving_tls(const NodeSettings& node, const std::string& client_ca) {
   auto ca = http::make_ca(node.node_name + "-ca");
   if (!ca) return propagate(ca);
-  auto own = http::issue(*ca, {.common_name = node.node_name, .organizations = {}, .dns_names = {node.node_name}, .ip_addresses = {node.node_ip, "127.0.0.1"},
-                               .server = true, .valid = std::chrono::hours(24 * 365)});
+  auto own = http::issue(*ca, {.common_name = node.node_name,
+                               .organizations = {},
+                               .dns_names = {node.node_name},
+                               .ip_addresses = {node.node_ip, "127.0.0.1"},
+                               .server = true,
+                               .valid = std::chrono::hours(24 * 365)});
   if (!own) return propagate(own);
   return http::TlsContext::server(*own, client_ca);
 }
@@ -102,21 +108,30 @@ Result<> run(Flags& flags, TerminationSignals& signals) {
   kube::EventRecorder recorder(**client, "kubelet", flags.node.node_name);
   const auto event = [&recorder](const PodSpec& pod, const PodEvent& e) {
     const auto* c = e.container.empty() ? nullptr : pod.container(e.container);
-    const std::string path = c ? fmt::format("spec.{}{{{}}}", c->init ? "initContainers" : "containers", e.container) : "";
-    recorder.record(kube::kPods, *pod.object, {.warning = e.warning, .reason = e.reason, .message = e.message, .field_path = path});
+    const std::string path =
+        c ? fmt::format("spec.{}{{{}}}", c->init ? "initContainers" : "containers", e.container) : "";
+    recorder.record(kube::kPods, *pod.object,
+                    {.warning = e.warning, .reason = e.reason, .message = e.message, .field_path = path});
   };
   const ExitStream exits = [&cri](const auto& on_exit, std::stop_token stop) { return cri.watch_exits(on_exit, stop); };
-  Agent agent({.client = **client, .runtime = cri, .images = cri, .exits = exits, .event = event, .clock = system_clock()}, flags.node, flags.logs);
+  Agent agent(
+      {.client = **client, .runtime = cri, .images = cri, .exits = exits, .event = event, .clock = system_clock()},
+      flags.node, flags.logs);
 
   metrics::Registry registry;
   add_metrics(registry, agent);
-  NodeApi api({.node = agent.node(), .metrics = registry, .slow = agent.slow(), .clock = system_clock(),
+  NodeApi api({.node = agent.node(),
+               .metrics = registry,
+               .slow = agent.slow(),
+               .clock = system_clock(),
                .view = [&agent](const std::string& ns, const std::string& name) { return agent.pods().view(ns, name); },
                .views = [&agent] { return agent.pods().views(); }});
   auto tls = serving_tls(flags.node, config->ca_pem);
   if (!tls) return propagate(tls, "serving certificate");
-  http::Server server({.worker_threads = 4}, *tls, [&api](const http::Request& r, http::Responder& out) { api.handle(r, out); });
-  if (auto port = server.listen(where->first, where->second); !port) return propagate(port, "--listen {}", flags.listen);
+  http::Server server({.worker_threads = 4}, *tls,
+                      [&api](const http::Request& r, http::Responder& out) { api.handle(r, out); });
+  if (auto port = server.listen(where->first, where->second); !port)
+    return propagate(port, "--listen {}", flags.listen);
   agent.start();
   log::info("node {}: started", flags.node.node_name);
   auto signal = signals.wait();

@@ -89,11 +89,13 @@ Result<Target> no_log(const PodView& v, std::string_view container) {
 }
 
 Result<Target> log_target(const PodView& v, const NodeSettings& node, const std::string& container, bool previous) {
-  if (!v.spec->container(container)) return fail(404, "container \"{}\" not found in pod \"{}\"", container, v.spec->name);
+  if (!v.spec->container(container))
+    return fail(404, "container \"{}\" not found in pod \"{}\"", container, v.spec->name);
   PodState state;
   state.containers = v.containers;
   const Container* c = previous ? state.previous(container) : state.latest(container);
-  if (!c && previous) return fail(400, "previous terminated container \"{}\" in pod \"{}\" not found", container, v.spec->name);
+  if (!c && previous)
+    return fail(400, "previous terminated container \"{}\" in pod \"{}\" not found", container, v.spec->name);
   if (!c) return no_log(v, container);
   return Target{fmt::format("{}/{}/{}.log", pod_log_dir(node, *v.spec), container, c->attempt), c->id};
 }
@@ -107,8 +109,10 @@ int authorize(const http::PeerIdentity& peer) {
 }
 
 void NodeApi::handle(const http::Request& r, http::Responder& out) {
-  if (const int refused = authorize(r.peer); refused == 401) return answer(out, 401, "Unauthorized");
-  else if (refused != 0) return answer(out, refused, fmt::format("Forbidden (user={}, verb={}, path={})", r.peer.user, r.method, r.path()));
+  if (const int refused = authorize(r.peer); refused == 401)
+    return answer(out, 401, "Unauthorized");
+  else if (refused != 0)
+    return answer(out, refused, fmt::format("Forbidden (user={}, verb={}, path={})", r.peer.user, r.method, r.path()));
   if (r.method != "GET" && r.method != "HEAD") return answer(out, 405, "Method Not Allowed");
   const auto path = r.path();
   if (path == "/healthz") return answer(out, 200, "ok");
@@ -153,7 +157,8 @@ void NodeApi::container_logs(const http::Request& r, http::Responder& out) {
   const auto write = [&](std::string_view text) {
     if (stream) return stream->write(text) && stream->wait_below(kMaxQueuedBytes);
     first += text;
-    if (first.size() > kMaxQueuedBytes / 2) stream = out.stream(http::Response{.status = 200, .headers = head.headers, .body = std::move(first)});
+    if (first.size() > kMaxQueuedBytes / 2)
+      stream = out.stream(http::Response{.status = 200, .headers = head.headers, .body = std::move(first)});
     return true;
   };
   auto more = reader->read(write);
@@ -167,11 +172,14 @@ void NodeApi::container_logs(const http::Request& r, http::Responder& out) {
   ctx_.slow.submit([view = ctx_.view, reader, stream, ns = parts[1], pod = parts[2], id = target->container_id] {
     const auto runs = [&] {
       const auto v = view(ns, pod);
-      return v && std::ranges::any_of(v->containers, [&](const Container& c) { return c.id == id && c.state == ContainerState::kRunning; });
+      return v && std::ranges::any_of(v->containers, [&](const Container& c) {
+               return c.id == id && c.state == ContainerState::kRunning;
+             });
     };
     while (stream->open()) {
       const bool last = !runs();  // asked before the read, so that its last words are read too
-      auto go_on = reader->read([&](std::string_view text) { return stream->write(text) && stream->wait_below(kMaxQueuedBytes); });
+      auto go_on = reader->read(
+          [&](std::string_view text) { return stream->write(text) && stream->wait_below(kMaxQueuedBytes); });
       if (last || !go_on || !*go_on) break;
       if (!reader->wait_for_more(kFollowLook)) break;
     }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The node's HTTP API, which the API server (and an operator with an admin certificate) calls: container logs, the pods that run here,
-// metrics, health. Only the identities named in authorize() get past the door: 401 without a client certificate, 403 with another's.
-// handle() runs on the HTTP server's worker threads; following a log goes to the slow executor.
+// The node's HTTP API, which the API server (and an operator with an admin certificate) calls: container logs, the pods
+// that run here, metrics, health. Only the identities named in authorize() get past the door: 401 without a client
+// certificate, 403 with another's. handle() runs on the HTTP server's worker threads; following a log goes to the slow
+// executor.
 #pragma once
 
 #include <functional>

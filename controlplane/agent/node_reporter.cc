@@ -21,10 +21,18 @@ constexpr std::string_view kLeaseNamespace = "kube-node-lease";
 
 }  // namespace
 
-NodeReporter::NodeReporter(kube::Client& client, CriRuntime& runtime, CriImages& images, const NodeSettings& node, Clock& clock)
-    : client_(client), runtime_(runtime), images_(images), node_(node), clock_(clock), machine_(read_machine(node.root_dir)) {}
+NodeReporter::NodeReporter(kube::Client& client, CriRuntime& runtime, CriImages& images, const NodeSettings& node,
+                           Clock& clock)
+    : client_(client),
+      runtime_(runtime),
+      images_(images),
+      node_(node),
+      clock_(clock),
+      machine_(read_machine(node.root_dir)) {}
 
-NodeReporter::~NodeReporter() { stop(); }
+NodeReporter::~NodeReporter() {
+  stop();
+}
 
 void NodeReporter::start() {
   thread_ = std::thread([this] { loop(); });
@@ -56,8 +64,10 @@ NodeInputs NodeReporter::look() {
   NodeInputs in;
   in.machine = machine_;
   in.pressure = read_pressure(node_.root_dir);
-  if (auto s = runtime_.state()) in.runtime = *s;
-  else in.runtime_error = s.error().text;
+  if (auto s = runtime_.state())
+    in.runtime = *s;
+  else
+    in.runtime_error = s.error().text;
   if (in.runtime_error.empty())
     if (auto images = images_.list_images()) in.images = std::move(*images);
   return in;
@@ -97,7 +107,8 @@ Result<> NodeReporter::ensure_registered() {
   if (!current) return propagate(current, "register");
   const Object labels = node_labels(node_, machine_);
   const Object& have = kube::obj(**current, {"metadata", "labels"});
-  const bool labelled = std::ranges::all_of(labels, [&](const auto& e) { return have.contains(e.key()) && have.at(e.key()) == e.value(); });
+  const bool labelled = std::ranges::all_of(
+      labels, [&](const auto& e) { return have.contains(e.key()) && have.at(e.key()) == e.value(); });
   if (!labelled) {
     const Object body{{"metadata", Object{{"labels", labels}}}};
     current = client_.patch(kube::kNodes, "", node_.node_name, kube::PatchType::kMerge, body);
@@ -116,7 +127,8 @@ Result<> NodeReporter::report(const NodeInputs& in) {
   if (status == reported_ && now - reported_at_ < kReportAnyway) return {};
   Object stamped = status;
   stamp_conditions(stamped, api_status_, clock_.wall());
-  auto r = client_.patch(kube::kNodes, "", node_.node_name, kube::PatchType::kStrategic, Object{{"status", stamped}}, "status");
+  auto r = client_.patch(kube::kNodes, "", node_.node_name, kube::PatchType::kStrategic, Object{{"status", stamped}},
+                         "status");
   if (!r) {
     if (is_not_found(r.error())) registered_ = false;  // somebody deleted the Node: register again
     return propagate(r, "status");

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// NodeReporter: registers this node and keeps its Node status and its Lease up to date, on a thread of its own. Until the node is Ready
-// it looks five times a second, then every 10 s; an unchanged status is written again only every 5 minutes, the Lease every 10 s.
+// NodeReporter: registers this node and keeps its Node status and its Lease up to date, on a thread of its own. Until
+// the node is Ready it looks five times a second, then every 10 s; an unchanged status is written again only every 5
+// minutes, the Lease every 10 s.
 #pragma once
 
 #include <condition_variable>
@@ -39,8 +40,8 @@ class NodeReporter {
   MachineFacts machine_;
   bool registered_ = false;
   std::string node_uid_;
-  kube::Object reported_;     // the status without times, as last written
-  kube::Object api_status_;   // as the API has it
+  kube::Object reported_;    // the status without times, as last written
+  kube::Object api_status_;  // as the API has it
   MonoTime reported_at_{};
   MonoTime lease_due_{};
   kube::ObjectPtr lease_;

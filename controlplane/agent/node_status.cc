@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "controlplane/agent/node_status.h"
 
+#include <algorithm>
+#include <charconv>
+
 #include <sched.h>
 #include <sys/statvfs.h>
 #include <sys/utsname.h>
-
-#include <algorithm>
-#include <charconv>
 
 #include "lib/base/atomic_file.h"
 #include "lib/base/time_text.h"
@@ -135,7 +135,9 @@ Pressure read_pressure(const std::string& root_dir) {
   return p;
 }
 
-bool node_ready(const NodeInputs& in) { return in.runtime_error.empty() && in.runtime.runtime_ready && in.runtime.network_ready; }
+bool node_ready(const NodeInputs& in) {
+  return in.runtime_error.empty() && in.runtime.runtime_ready && in.runtime.network_ready;
+}
 
 Object node_labels(const NodeSettings& node, const MachineFacts& m) {
   return {{"kubernetes.io/hostname", node.node_name},
@@ -146,40 +148,52 @@ Object node_labels(const NodeSettings& node, const MachineFacts& m) {
 }
 
 Object node_object(const NodeSettings& node, const MachineFacts& m) {
-  return {{"apiVersion", "v1"}, {"kind", "Node"}, {"metadata", Object{{"name", node.node_name}, {"labels", node_labels(node, m)}}}};
+  return {{"apiVersion", "v1"},
+          {"kind", "Node"},
+          {"metadata", Object{{"name", node.node_name}, {"labels", node_labels(node, m)}}}};
 }
 
 Object node_status(const NodeSettings& node, const NodeInputs& in) {
   const MachineFacts& m = in.machine;
   Array conditions;
-  conditions.push_back(in.pressure.memory ? condition("MemoryPressure", true, "KubeletHasInsufficientMemory", "kubelet has insufficient memory available")
-                                          : condition("MemoryPressure", false, "KubeletHasSufficientMemory", "kubelet has sufficient memory available"));
-  conditions.push_back(in.pressure.disk ? condition("DiskPressure", true, "KubeletHasDiskPressure", "kubelet has disk pressure")
-                                        : condition("DiskPressure", false, "KubeletHasNoDiskPressure", "kubelet has no disk pressure"));
-  conditions.push_back(in.pressure.pids ? condition("PIDPressure", true, "KubeletHasInsufficientPID", "kubelet has insufficient PID available")
-                                        : condition("PIDPressure", false, "KubeletHasSufficientPID", "kubelet has sufficient PID available"));
+  conditions.push_back(in.pressure.memory ? condition("MemoryPressure", true, "KubeletHasInsufficientMemory",
+                                                      "kubelet has insufficient memory available")
+                                          : condition("MemoryPressure", false, "KubeletHasSufficientMemory",
+                                                      "kubelet has sufficient memory available"));
+  conditions.push_back(
+      in.pressure.disk ? condition("DiskPressure", true, "KubeletHasDiskPressure", "kubelet has disk pressure")
+                       : condition("DiskPressure", false, "KubeletHasNoDiskPressure", "kubelet has no disk pressure"));
+  conditions.push_back(
+      in.pressure.pids
+          ? condition("PIDPressure", true, "KubeletHasInsufficientPID", "kubelet has insufficient PID available")
+          : condition("PIDPressure", false, "KubeletHasSufficientPID", "kubelet has sufficient PID available"));
   std::string why = in.runtime_error;
   if (why.empty() && !in.runtime.message.empty()) why = in.runtime.message;
-  if (!in.runtime_error.empty()) why = "container runtime is down: " + why;
-  else if (!in.runtime.network_ready) why = "container runtime network not ready: " + why;
+  if (!in.runtime_error.empty())
+    why = "container runtime is down: " + why;
+  else if (!in.runtime.network_ready)
+    why = "container runtime network not ready: " + why;
   conditions.push_back(node_ready(in) ? condition("Ready", true, "KubeletReady", "kubelet is posting ready status")
                                       : condition("Ready", false, "KubeletNotReady", why));
   Object out;
   out["capacity"] = amounts(node, m, m.memory_bytes);
   out["allocatable"] = amounts(node, m, std::max<std::int64_t>(0, m.memory_bytes - kMemoryFloorBytes));
   out["conditions"] = std::move(conditions);
-  out["addresses"] = Array{Object{{"type", "InternalIP"}, {"address", node.node_ip}}, Object{{"type", "Hostname"}, {"address", node.node_name}}};
+  out["addresses"] = Array{Object{{"type", "InternalIP"}, {"address", node.node_ip}},
+                           Object{{"type", "Hostname"}, {"address", node.node_name}}};
   out["daemonEndpoints"] = Object{{"kubeletEndpoint", Object{{"Port", node.port}}}};
-  out["nodeInfo"] = Object{{"machineID", m.machine_id},
-                           {"systemUUID", m.system_uuid},
-                           {"bootID", m.boot_id},
-                           {"kernelVersion", m.kernel},
-                           {"osImage", m.os_image},
-                           {"containerRuntimeVersion", fmt::format("{}://{}", in.runtime.name.empty() ? "containerd" : in.runtime.name, in.runtime.version)},
-                           {"kubeletVersion", kKubeletVersion},
-                           {"kubeProxyVersion", kKubeletVersion},
-                           {"operatingSystem", "linux"},
-                           {"architecture", m.architecture}};
+  out["nodeInfo"] =
+      Object{{"machineID", m.machine_id},
+             {"systemUUID", m.system_uuid},
+             {"bootID", m.boot_id},
+             {"kernelVersion", m.kernel},
+             {"osImage", m.os_image},
+             {"containerRuntimeVersion",
+              fmt::format("{}://{}", in.runtime.name.empty() ? "containerd" : in.runtime.name, in.runtime.version)},
+             {"kubeletVersion", kKubeletVersion},
+             {"kubeProxyVersion", kKubeletVersion},
+             {"operatingSystem", "linux"},
+             {"architecture", m.architecture}};
   out["images"] = image_list(in.images);
   return out;
 }
@@ -193,8 +207,8 @@ void stamp_conditions(Object& status, const Object& before, WallTime now) {
     std::string since = stamp;
     for (const auto& o : kube::arr(before, {"conditions"})) {
       const Object& old = kube::as_obj(o);
-      if (kube::str(old, {"type"}) == kube::str(c, {"type"}) && kube::str(old, {"status"}) == kube::str(c, {"status"}) &&
-          !kube::str(old, {"lastTransitionTime"}).empty())
+      if (kube::str(old, {"type"}) == kube::str(c, {"type"}) &&
+          kube::str(old, {"status"}) == kube::str(c, {"status"}) && !kube::str(old, {"lastTransitionTime"}).empty())
         since = kube::str(old, {"lastTransitionTime"});
     }
     c["lastHeartbeatTime"] = stamp;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The Node object of this machine: what is read from the machine (read_machine, read_pressure) and the pure building of the object's
-// parts from it.
+// The Node object of this machine: what is read from the machine (read_machine, read_pressure) and the pure building of
+// the object's parts from it.
 #pragma once
 
 #include <string>

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // PodWorker's actions: each a few runtime calls whose results go straight into the pod's state.
-#include <unistd.h>
-
 #include <algorithm>
 #include <filesystem>
+
+#include <unistd.h>
 
 #include "controlplane/agent/image_ref.h"
 #include "controlplane/agent/pod_worker.h"
@@ -19,7 +19,8 @@ constexpr std::chrono::seconds kMaxConfigHold{10};  // a missing Secret is usual
 constexpr std::chrono::seconds kMinStopGrace{2};    // what a preStop hook leaves at least
 constexpr std::chrono::seconds kHookTimeout{30};
 
-// The runtime makes a pod's cgroup with its first container and leaves it behind. In every hierarchy, and in the unified tree.
+// The runtime makes a pod's cgroup with its first container and leaves it behind. In every hierarchy, and in the
+// unified tree.
 void remove_cgroup(const std::string& path) {
   std::error_code ec;
   const fs::path root = "/sys/fs/cgroup";
@@ -32,14 +33,22 @@ void remove_cgroup(const std::string& path) {
 
 bool PodWorker::perform(const Action& a) {
   switch (a.kind) {
-    case Action::Kind::kPrepare: return prepare();
-    case Action::Kind::kRunSandbox: return run_sandbox(a.attempt);
-    case Action::Kind::kStartContainer: return start_container(a);
-    case Action::Kind::kStopContainer: return stop_container(a);
-    case Action::Kind::kRemoveContainer: return remove_container(a.id);
-    case Action::Kind::kStopSandbox: return stop_sandbox(a.id);
-    case Action::Kind::kRemoveSandbox: return remove_sandbox(a.id);
-    case Action::Kind::kCleanUp: return clean_up();
+    case Action::Kind::kPrepare:
+      return prepare();
+    case Action::Kind::kRunSandbox:
+      return run_sandbox(a.attempt);
+    case Action::Kind::kStartContainer:
+      return start_container(a);
+    case Action::Kind::kStopContainer:
+      return stop_container(a);
+    case Action::Kind::kRemoveContainer:
+      return remove_container(a.id);
+    case Action::Kind::kStopSandbox:
+      return stop_sandbox(a.id);
+    case Action::Kind::kRemoveSandbox:
+      return remove_sandbox(a.id);
+    case Action::Kind::kCleanUp:
+      return clean_up();
     case Action::Kind::kFinish:
       if (!state_.removed) ctx_.status.finish(spec_);
       done_ = true;
@@ -71,8 +80,16 @@ bool PodWorker::run_sandbox(std::uint32_t attempt) {
     stale_ = true;  // the runtime may have kept a half-made one
     return false;
   }
-  Sandbox s{.id = *id, .name = spec_->name, .ns = spec_->ns, .uid = spec_->uid, .attempt = attempt, .ready = true,
-            .created_at_ns = ctx_.clock.wall().time_since_epoch().count(), .ips = {}, .labels = config.labels, .annotations = {}};
+  Sandbox s{.id = *id,
+            .name = spec_->name,
+            .ns = spec_->ns,
+            .uid = spec_->uid,
+            .attempt = attempt,
+            .ready = true,
+            .created_at_ns = ctx_.clock.wall().time_since_epoch().count(),
+            .ips = {},
+            .labels = config.labels,
+            .annotations = {}};
   if (!spec_->host_network) {
     auto status = ctx_.runtime.sandbox_status(*id);
     if (status) s.ips = status->ips;
@@ -94,15 +111,20 @@ bool PodWorker::start_container(const Action& a) {
   }
   const auto image = ensure_image(c, *ref, a.attempt);
   if (!image) return false;
-  const EnvInputs env_inputs{.lookup = lookup(), .services = ctx_.service_env(*spec_), .facts = {&ctx_.node, pod_ips()}};
+  const EnvInputs env_inputs{
+      .lookup = lookup(), .services = ctx_.service_env(*spec_), .facts = {&ctx_.node, pod_ips()}};
   auto env = make_env(*spec_, c, env_inputs);
   Result<std::vector<Mount>> mounts;
   if (env) mounts = volume_mounts(*spec_, c, a.attempt, ctx_.node, *env);
   Result<ContainerConfig> config = !env      ? Result<ContainerConfig>(propagate(env))
                                    : !mounts ? Result<ContainerConfig>(propagate(mounts))
                                              : container_config(*spec_, c, ctx_.node,
-                                                                {.env = std::move(*env), .mounts = std::move(*mounts), .image = *ref,
-                                                                 .info = image, .attempt = a.attempt, .restart_delay = a.restart_delay});
+                                                                {.env = std::move(*env),
+                                                                 .mounts = std::move(*mounts),
+                                                                 .image = *ref,
+                                                                 .info = image,
+                                                                 .attempt = a.attempt,
+                                                                 .restart_delay = a.restart_delay});
   if (!config) {
     event(true, "Failed", "Error: " + config.error().text, c.name);
     hold(c.name, "CreateContainerConfigError", config.error().text, kMaxConfigHold);
@@ -114,14 +136,16 @@ bool PodWorker::start_container(const Action& a) {
 std::optional<Image> PodWorker::ensure_image(const ContainerSpec& c, const std::string& ref, std::uint32_t attempt) {
   auto found = ctx_.images.find(ref);
   if (!found) {
-    event(true, "InspectFailed", fmt::format("Failed to inspect image \"{}\": {}", c.image, found.error().text), c.name);
+    event(true, "InspectFailed", fmt::format("Failed to inspect image \"{}\": {}", c.image, found.error().text),
+          c.name);
     hold(c.name, "ImageInspectError", found.error().text, kMaxConfigHold);
     return std::nullopt;
   }
   const auto pulled = pulled_.find(c.name);
   const bool fresh = pulled != pulled_.end() && pulled->second == attempt;
   if (*found && (c.pull != PullPolicy::kAlways || fresh)) {
-    if (!fresh) event(false, "Pulled", fmt::format("Container image \"{}\" already present on machine", c.image), c.name);
+    if (!fresh)
+      event(false, "Pulled", fmt::format("Container image \"{}\" already present on machine", c.image), c.name);
     return **found;
   }
   if (c.pull == PullPolicy::kNever) {
@@ -198,7 +222,11 @@ void PodWorker::started(const ContainerSpec& c, const std::string& id) {
   auto r = ctx_.checks.run(*c.post_start, {.container_id = id, .ip = ips.empty() ? "" : ips.front()}, kHookTimeout);
   if (r) return;
   event(true, "FailedPostStartHook", "PostStartHook failed: " + r.error().text, c.name);
-  stop_container({.kind = Action::Kind::kStopContainer, .id = id, .container = &c, .grace = spec_->grace, .message = "FailedPostStartHook"});
+  stop_container({.kind = Action::Kind::kStopContainer,
+                  .id = id,
+                  .container = &c,
+                  .grace = spec_->grace,
+                  .message = "FailedPostStartHook"});
 }
 
 bool PodWorker::stop_container(const Action& a) {
@@ -222,7 +250,9 @@ bool PodWorker::stop_container(const Action& a) {
         std::unique_lock l(m);
         ctx_.clock.wait_until(l, cv, begin + std::min(hook->sleep, grace), [] { return false; });
       } else if (auto r = ctx_.checks.run(*hook, target, grace); !r) {
-        post([this, name, text = r.error().text] { event(true, "FailedPreStopHook", "PreStopHook failed: " + text, name); });
+        post([this, name, text = r.error().text] {
+          event(true, "FailedPreStopHook", "PreStopHook failed: " + text, name);
+        });
       }
       left = std::max(kMinStopGrace, left - std::chrono::duration_cast<std::chrono::seconds>(ctx_.clock.now() - begin));
     }
@@ -312,7 +342,8 @@ bool PodWorker::clean_up() {
   std::error_code ec;
   fs::remove_all(pod_log_dir(ctx_.node, *spec_), ec);
   // All three: of an orphan the class is not known any more.
-  for (const char* qos : {"Guaranteed", "Burstable", "BestEffort"}) remove_cgroup(pod_cgroup(ctx_.node, spec_->uid, qos));
+  for (const char* qos : {"Guaranteed", "Burstable", "BestEffort"})
+    remove_cgroup(pod_cgroup(ctx_.node, spec_->uid, qos));
   state_.cleaned = true;
   return true;
 }

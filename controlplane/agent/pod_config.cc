@@ -41,8 +41,10 @@ NamespaceModes namespaces(const Object& pod) {
   NamespaceModes m;
   if (kube::flag(pod, {"spec", "hostNetwork"})) m.network = NamespaceMode::kNode;
   if (kube::flag(pod, {"spec", "hostIPC"})) m.ipc = NamespaceMode::kNode;
-  if (kube::flag(pod, {"spec", "hostPID"})) m.pid = NamespaceMode::kNode;
-  else if (kube::flag(pod, {"spec", "shareProcessNamespace"})) m.pid = NamespaceMode::kPod;
+  if (kube::flag(pod, {"spec", "hostPID"}))
+    m.pid = NamespaceMode::kNode;
+  else if (kube::flag(pod, {"spec", "shareProcessNamespace"}))
+    m.pid = NamespaceMode::kPod;
   return m;
 }
 
@@ -76,7 +78,8 @@ std::vector<std::int64_t> supplemental_groups(const Object& pod) {
   std::vector<std::int64_t> out;
   for (const auto& v : kube::arr(pod, {"spec", "securityContext", "supplementalGroups"}))
     if (v.is_int64()) out.push_back(v.get_int64());
-  if (const auto* g = kube::find(pod, {"spec", "securityContext", "fsGroup"}); g && g->is_int64()) out.push_back(g->get_int64());
+  if (const auto* g = kube::find(pod, {"spec", "securityContext", "fsGroup"}); g && g->is_int64())
+    out.push_back(g->get_int64());
   return out;
 }
 
@@ -119,13 +122,15 @@ Result<ContainerResources> resources(const PodSpec& spec, const Object& c, const
   } else if (qos == "BestEffort" || node.capacity_memory_bytes <= 0) {
     out.oom_score_adj = 1000;
   } else {
-    const auto adj = 1000 - static_cast<std::int64_t>(1000.0 * static_cast<double>(request_bytes) / static_cast<double>(node.capacity_memory_bytes));
+    const auto adj = 1000 - static_cast<std::int64_t>(1000.0 * static_cast<double>(request_bytes) /
+                                                      static_cast<double>(node.capacity_memory_bytes));
     out.oom_score_adj = std::clamp<std::int64_t>(adj, 3, 999);
   }
   return out;
 }
 
-Result<> check_non_root(const Object& pod, const ContainerConfig& config, const ContainerSpec& c, const std::optional<Image>& info) {
+Result<> check_non_root(const Object& pod, const ContainerConfig& config, const ContainerSpec& c,
+                        const std::optional<Image>& info) {
   const auto* v = security(pod, c.object, "runAsNonRoot");
   if (!v || !v->is_bool() || !v->get_bool()) return {};
   if (config.run_as_user) {
@@ -133,7 +138,9 @@ Result<> check_non_root(const Object& pod, const ContainerConfig& config, const 
     return fail(EINVAL, "container's runAsUser breaks non-root policy (container: {})", c.name);
   }
   if (info && !info->username.empty())
-    return fail(EINVAL, "container has runAsNonRoot and image has non-numeric user ({}), cannot verify user is non-root (container: {})",
+    return fail(EINVAL,
+                "container has runAsNonRoot and image has non-numeric user ({}), cannot verify user is non-root "
+                "(container: {})",
                 info->username, c.name);
   if (info && info->uid.value_or(0) == 0)
     return fail(EINVAL, "container has runAsNonRoot and image will run as root (container: {})", c.name);
@@ -185,7 +192,8 @@ DnsConfig pod_dns(const PodSpec& spec, const NodeSettings& node, const DnsConfig
     // only what dnsConfig says
   } else if (cluster) {
     out.servers = node.cluster_dns;
-    out.searches = {fmt::format("{}.svc.{}", spec.ns, node.cluster_domain), "svc." + node.cluster_domain, node.cluster_domain};
+    out.searches = {fmt::format("{}.svc.{}", spec.ns, node.cluster_domain), "svc." + node.cluster_domain,
+                    node.cluster_domain};
     for (const auto& s : node_dns.searches) add_unique(out.searches, s);
     out.options = {"ndots:5"};
   } else {
@@ -197,7 +205,8 @@ DnsConfig pod_dns(const PodSpec& spec, const NodeSettings& node, const DnsConfig
   for (const auto& v : kube::arr(extra, {"options"})) {
     const auto name = kube::str(kube::as_obj(v), {"name"});
     const auto value = kube::str(kube::as_obj(v), {"value"});
-    std::erase_if(out.options, [&](const std::string& o) { return o == name || o.starts_with(std::string(name) + ":"); });
+    std::erase_if(out.options,
+                  [&](const std::string& o) { return o == name || o.starts_with(std::string(name) + ":"); });
     out.options.push_back(value.empty() ? std::string(name) : fmt::format("{}:{}", name, value));
   }
   if (out.servers.size() > kMaxNameServers) out.servers.resize(kMaxNameServers);
@@ -216,7 +225,8 @@ std::string pod_cgroup(const NodeSettings& node, std::string_view uid, std::stri
   return fmt::format("{}{}/pod{}", parent, level, uid);
 }
 
-SandboxConfig sandbox_config(const PodSpec& spec, const NodeSettings& node, const DnsConfig& node_dns, std::uint32_t attempt) {
+SandboxConfig sandbox_config(const PodSpec& spec, const NodeSettings& node, const DnsConfig& node_dns,
+                             std::uint32_t attempt) {
   const Object& pod = *spec.object;
   SandboxConfig out;
   out.name = spec.name;
@@ -263,7 +273,8 @@ SandboxConfig sandbox_config(const PodSpec& spec, const NodeSettings& node, cons
   return out;
 }
 
-Result<ContainerConfig> container_config(const PodSpec& spec, const ContainerSpec& c, const NodeSettings& node, ContainerInputs in) {
+Result<ContainerConfig> container_config(const PodSpec& spec, const ContainerSpec& c, const NodeSettings& node,
+                                         ContainerInputs in) {
   ContainerConfig out;
   out.name = c.name;
   out.attempt = in.attempt;
@@ -280,7 +291,10 @@ Result<ContainerConfig> container_config(const PodSpec& spec, const ContainerSpe
   out.stdin_open = kube::flag(*c.object, {"stdin"});
   out.stdin_once = kube::flag(*c.object, {"stdinOnce"});
   out.tty = kube::flag(*c.object, {"tty"});
-  out.labels = {{kLabelPodName, spec.name}, {kLabelPodNamespace, spec.ns}, {kLabelPodUid, spec.uid}, {kLabelContainerName, c.name}};
+  out.labels = {{kLabelPodName, spec.name},
+                {kLabelPodNamespace, spec.ns},
+                {kLabelPodUid, spec.uid},
+                {kLabelContainerName, c.name}};
   out.annotations = {{kRestartDelayAnnotation, std::to_string(in.restart_delay.count())},
                      {kImageAnnotation, c.image},
                      {"io.kubernetes.container.restartCount", std::to_string(in.attempt)},

@@ -25,17 +25,19 @@ struct DnsConfig {
 // The pod's cgroup: <parent>/[burstable|besteffort]/pod<uid>.
 [[nodiscard]] std::string pod_cgroup(const NodeSettings& node, std::string_view uid, std::string_view qos);
 
-[[nodiscard]] SandboxConfig sandbox_config(const PodSpec& spec, const NodeSettings& node, const DnsConfig& node_dns, std::uint32_t attempt);
+[[nodiscard]] SandboxConfig sandbox_config(const PodSpec& spec, const NodeSettings& node, const DnsConfig& node_dns,
+                                           std::uint32_t attempt);
 
 struct ContainerInputs {
   EnvList env;
   std::vector<Mount> mounts;
-  std::string image;           // the reference to start from
-  std::optional<Image> info;   // what the image says of its user
+  std::string image;          // the reference to start from
+  std::optional<Image> info;  // what the image says of its user
   std::uint32_t attempt = 0;
   std::chrono::seconds restart_delay{0};
 };
 // Fails with a text for reason CreateContainerConfigError, e.g. runAsNonRoot and an image that runs as root.
-Result<ContainerConfig> container_config(const PodSpec& spec, const ContainerSpec& c, const NodeSettings& node, ContainerInputs in);
+Result<ContainerConfig> container_config(const PodSpec& spec, const ContainerSpec& c, const NodeSettings& node,
+                                         ContainerInputs in);
 
 }  // namespace hawser::agent

@@ -188,8 +188,8 @@ class EnvBuilder {
     if (!*object) return std::optional<std::string>();
     auto v = object_key(***object, secret, kube::str(ref, {"key"}));
     if (v || kube::flag(ref, {"optional"})) return v;
-    return fail(ENOENT, "couldn't find key {} in {} {}/{}", kube::str(ref, {"key"}), secret ? "Secret" : "ConfigMap", spec_.ns,
-                kube::str(ref, {"name"}));
+    return fail(ENOENT, "couldn't find key {} in {} {}/{}", kube::str(ref, {"key"}), secret ? "Secret" : "ConfigMap",
+                spec_.ns, kube::str(ref, {"name"}));
   }
 
   const PodSpec& spec_;
@@ -223,7 +223,8 @@ std::string expand(std::string_view text, const std::function<const std::string*
 Result<std::string> field_value(const PodSpec& spec, std::string_view path, const PodFacts& facts) {
   const Object& o = *spec.object;
   if (auto key = subscript(path, "metadata.labels")) return std::string(kube::str(o, {"metadata", "labels", *key}));
-  if (auto key = subscript(path, "metadata.annotations")) return std::string(kube::str(o, {"metadata", "annotations", *key}));
+  if (auto key = subscript(path, "metadata.annotations"))
+    return std::string(kube::str(o, {"metadata", "annotations", *key}));
   if (path == "metadata.labels") return map_text(kube::obj(o, {"metadata", "labels"}));
   if (path == "metadata.annotations") return map_text(kube::obj(o, {"metadata", "annotations"}));
   if (path == "metadata.name") return spec.name;
@@ -237,11 +238,13 @@ Result<std::string> field_value(const PodSpec& spec, std::string_view path, cons
   return fail(EINVAL, "fieldPath {:?}: not supported", path);
 }
 
-Result<std::string> resource_value(const Object& container, std::string_view resource, std::string_view divisor, const PodFacts& facts) {
+Result<std::string> resource_value(const Object& container, std::string_view resource, std::string_view divisor,
+                                   const PodFacts& facts) {
   const auto dot = resource.find('.');
   const auto which = resource.substr(0, dot);
   const auto name = dot == std::string_view::npos ? std::string_view() : resource.substr(dot + 1);
-  if ((which != "limits" && which != "requests") || name.empty()) return fail(EINVAL, "resource {:?}: not supported", resource);
+  if ((which != "limits" && which != "requests") || name.empty())
+    return fail(EINVAL, "resource {:?}: not supported", resource);
   const kube::Value* v = kube::find(container, {"resources", which, name});
   if (!v && which == "requests") v = kube::find(container, {"resources", "limits", name});
   // Without a limit the node's capacity is the limit.

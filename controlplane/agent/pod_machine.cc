@@ -19,7 +19,9 @@ std::chrono::seconds restart_delay_of(const Container& c) {
   return std::clamp<std::chrono::seconds>(std::chrono::seconds(seconds), std::chrono::seconds(0), kMaxRestartDelay);
 }
 
-bool ended(const Container& c) { return c.state == ContainerState::kExited || c.state == ContainerState::kUnknown; }
+bool ended(const Container& c) {
+  return c.state == ContainerState::kExited || c.state == ContainerState::kUnknown;
+}
 
 // Builds one Plan; lives for one call of step().
 class Step {
@@ -82,7 +84,11 @@ class Step {
     const auto it = st_.stopping.find(c.id);
     if (it != st_.stopping.end() && it->second <= st_.now + grace + std::chrono::seconds(1)) return;
     if (held(c.id)) return;
-    act({.kind = Kind::kStopContainer, .id = c.id, .container = spec_.container(c.name), .grace = grace, .message = std::move(message)});
+    act({.kind = Kind::kStopContainer,
+         .id = c.id,
+         .container = spec_.container(c.name),
+         .grace = grace,
+         .message = std::move(message)});
   }
   bool is_sidecar(const Container& c) const {
     const auto* s = spec_.container(c.name);
@@ -96,6 +102,7 @@ class Step {
   }
 
   void end() {
+    all_waiting();
     if (!stop_everything({})) return;
     if (held("")) return;
     for (const auto& s : st_.sandboxes) {
@@ -103,7 +110,8 @@ class Step {
       act({.kind = Kind::kRemoveSandbox, .id = s.id});
     }
     for (const auto& c : st_.containers) {
-      const bool in_sandbox = std::ranges::any_of(st_.sandboxes, [&](const Sandbox& s) { return s.id == c.sandbox_id; });
+      const bool in_sandbox =
+          std::ranges::any_of(st_.sandboxes, [&](const Sandbox& s) { return s.id == c.sandbox_id; });
       if (!in_sandbox) act({.kind = Kind::kRemoveContainer, .id = c.id});
     }
     if (!plan_.actions.empty()) return;
@@ -112,7 +120,9 @@ class Step {
 
   // A pod that is done keeps its ended containers (their logs), but neither processes nor an address.
   void park() {
-    if (!stop_everything(st_.deadline_passed ? "Pod was active on the node longer than the specified deadline" : "")) return;
+    all_waiting();
+    if (!stop_everything(st_.deadline_passed ? "Pod was active on the node longer than the specified deadline" : ""))
+      return;
     if (held("")) return;
     for (const auto& s : st_.sandboxes)
       if (s.ready) act({.kind = Kind::kStopSandbox, .id = s.id});
@@ -152,12 +162,14 @@ class Step {
 
   // True when the main containers may run.
   bool init_containers() {
-    const bool main_started = std::ranges::any_of(spec_.main, [&](const ContainerSpec& c) { return in_current(c.name) != nullptr; });
+    const bool main_started =
+        std::ranges::any_of(spec_.main, [&](const ContainerSpec& c) { return in_current(c.name) != nullptr; });
     for (const auto& c : spec_.init) {
       if (main_started && !c.sidecar) continue;
       const bool satisfied = container(c);
       if (main_started || satisfied) continue;
-      for (const auto* rest = &c + 1; rest != spec_.init.data() + spec_.init.size(); ++rest) wait_unless_ran(*rest, "PodInitializing");
+      for (const auto* rest = &c + 1; rest != spec_.init.data() + spec_.init.size(); ++rest)
+        wait_unless_ran(*rest, "PodInitializing");
       for (const auto& m : spec_.main) wait_unless_ran(m, "PodInitializing");
       return false;
     }
@@ -168,7 +180,8 @@ class Step {
     for (const auto& c : spec_.main) container(c);
   }
 
-  // Plans one container; true if it is where its successors need it: an init container done, a sidecar started, another one running.
+  // Plans one container; true if it is where its successors need it: an init container done, a sidecar started, another
+  // one running.
   bool container(const ContainerSpec& c) {
     const Container* latest = st_.latest(c.name);
     const Container* now = in_current(c.name);
@@ -211,7 +224,8 @@ class Step {
     if (st_.now < due) {
       wake(due);
       wait(c.name, "CrashLoopBackOff",
-           fmt::format("back-off {}s restarting failed container={} pod={}_{}({})", delay.count(), c.name, spec_.name, spec_.ns, spec_.uid));
+           fmt::format("back-off {}s restarting failed container={} pod={}_{}({})", delay.count(), c.name, spec_.name,
+                       spec_.ns, spec_.uid));
       return;
     }
     start(c, now.attempt + 1, delay);
@@ -231,8 +245,9 @@ class Step {
   void collect_garbage() {
     for (const auto& c : st_.containers) {
       if (!ended(c)) continue;
-      const auto newer = std::ranges::count_if(
-          st_.containers, [&](const Container& o) { return o.name == c.name && o.attempt > c.attempt && o.state != ContainerState::kCreated; });
+      const auto newer = std::ranges::count_if(st_.containers, [&](const Container& o) {
+        return o.name == c.name && o.attempt > c.attempt && o.state != ContainerState::kCreated;
+      });
       if (newer >= 2 || !spec_.container(c.name)) act({.kind = Kind::kRemoveContainer, .id = c.id});
     }
   }
@@ -273,7 +288,8 @@ bool is_finished(const PodSpec& spec, const PodState& state) {
   if (spec.restart == RestartPolicy::kAlways) return false;
   for (const auto& c : spec.init) {
     const Container* latest = state.latest(c.name);
-    if (latest && ended(*latest) && !c.sidecar && latest->exit_code != 0 && !restarts(spec, c, latest->exit_code)) return true;
+    if (latest && ended(*latest) && !c.sidecar && latest->exit_code != 0 && !restarts(spec, c, latest->exit_code))
+      return true;
   }
   return std::ranges::all_of(spec.main, [&](const ContainerSpec& c) {
     const Container* latest = state.latest(c.name);
@@ -289,6 +305,8 @@ std::chrono::milliseconds hold_delay(bool container, int failures) {
   return std::min(d, most);
 }
 
-Plan step(const PodSpec& spec, const PodState& state) { return Step(spec, state).run(); }
+Plan step(const PodSpec& spec, const PodState& state) {
+  return Step(spec, state).run();
+}
 
 }  // namespace hawser::agent

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// The pod state machine: step(spec, state) says what to do next for one pod. Pure: no clock, no calls, no memory of its own. The pod
-// worker gathers PodState (read back from the runtime, plus what is known only here: probe verdicts, failures, work in progress),
-// performs the actions, and steps again until there is nothing to do before Plan::wake.
+// The pod state machine: step(spec, state) says what to do next for one pod. Pure: no clock, no calls, no memory of its
+// own. The pod worker gathers PodState (read back from the runtime, plus what is known only here: probe verdicts,
+// failures, work in progress), performs the actions, and steps again until there is nothing to do before Plan::wake.
 //
-// Theory of operation, one pod: prepare folders and volumes -> run a sandbox -> init containers one after the other -> containers.
-// A container that ends is started again by the restart policy after its back-off. What must outlive the agent is kept in the
-// runtime itself: the restart count is the container's attempt number, and each container carries, as an annotation, the delay to
-// wait should it end. So a new agent adopts what runs and decides as the old one would have.
+// Theory of operation, one pod: prepare folders and volumes -> run a sandbox -> init containers one after the other ->
+// containers. A container that ends is started again by the restart policy after its back-off. What must outlive the
+// agent is kept in the runtime itself: the restart count is the container's attempt number, and each container carries,
+// as an annotation, the delay to wait should it end. So a new agent adopts what runs and decides as the old one would
+// have.
 #pragma once
 
 #include <map>
@@ -22,7 +23,8 @@ namespace hawser::agent {
 
 // Annotation of a container: seconds to wait before the next attempt, should this one end.
 inline constexpr char kRestartDelayAnnotation[] = "hawser.io/restart-delay-seconds";
-// Annotation of a container: the image its pod asked for when it was made; a pod whose image changes gets a new container.
+// Annotation of a container: the image its pod asked for when it was made; a pod whose image changes gets a new
+// container.
 inline constexpr char kImageAnnotation[] = "hawser.io/image";
 inline constexpr std::chrono::seconds kFirstRestartDelay{10};
 inline constexpr std::chrono::seconds kMaxRestartDelay{300};
@@ -71,7 +73,7 @@ struct Action {
     kStopSandbox,      // id
     kRemoveSandbox,    // id
     kCleanUp,
-    kFinish,           // nothing is left: the API object may go
+    kFinish,  // nothing is left: the API object may go
   };
   Kind kind;
   std::string id;

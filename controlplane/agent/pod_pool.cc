@@ -26,18 +26,22 @@ std::string label(const StringMap& labels, const char* key) {
 PodSpecPtr orphan_spec(const std::string& uid, const StringMap& labels) {
   constexpr int kOrphanGraceSeconds = 5;
   auto o = std::make_shared<kube::Object>();
-  (*o)["metadata"] = {{"namespace", label(labels, kLabelPodNamespace)}, {"name", label(labels, kLabelPodName)}, {"uid", uid}};
+  (*o)["metadata"] = {
+      {"namespace", label(labels, kLabelPodNamespace)}, {"name", label(labels, kLabelPodName)}, {"uid", uid}};
   (*o)["spec"] = {{"terminationGracePeriodSeconds", kOrphanGraceSeconds}};
   return parse_pod(std::move(o));
 }
 
 }  // namespace
 
-PodPool::PodPool(PodContext& context, int threads) : ctx_(context), executor_(threads, std::chrono::seconds(20), context.clock) {
+PodPool::PodPool(PodContext& context, int threads)
+    : ctx_(context), executor_(threads, std::chrono::seconds(20), context.clock) {
   timer_ = std::thread([this] { timer_loop(); });
 }
 
-PodPool::~PodPool() { stop(); }
+PodPool::~PodPool() {
+  stop();
+}
 
 void PodPool::stop() {
   {
@@ -52,8 +56,10 @@ void PodPool::stop() {
 void PodPool::set_pod(PodSpecPtr spec) {
   std::lock_guard l(mu_);
   auto& slot = slots_[spec->uid];
-  if (slot.worker) slot.worker->update(spec);
-  else slot.worker = std::make_shared<PodWorker>(ctx_, spec, false);
+  if (slot.worker)
+    slot.worker->update(spec);
+  else
+    slot.worker = std::make_shared<PodWorker>(ctx_, spec, false);
   enqueue(spec->uid, slot);
 }
 
@@ -135,7 +141,7 @@ void PodPool::on_exit(const std::string& container_id) {
                       std::ranges::any_of(view->sandboxes, [&](const Sandbox& s) { return s.id == container_id; });
     // A container that ends while its pod is being worked on may not be in the view yet.
     if (!ours && !slot.running) continue;
-    slot.worker->mark_stale();
+    slot.worker->expect_exit(container_id);
     enqueue(uid, slot);
   }
 }
@@ -167,7 +173,8 @@ Result<> PodPool::relist(bool take_orphans) {
   if (!take_orphans) return {};
   for (const auto& [uid, snapshot] : by_pod) {
     if (slots_.contains(uid) || uid.empty() || (snapshot.sandboxes.empty() && snapshot.containers.empty())) continue;
-    log::info("pod {}/{}: the API does not know it, taking it down", label(labels[uid], kLabelPodNamespace), label(labels[uid], kLabelPodName));
+    log::info("pod {}/{}: the API does not know it, taking it down", label(labels[uid], kLabelPodNamespace),
+              label(labels[uid], kLabelPodName));
     auto& slot = slots_[uid];
     slot.worker = std::make_shared<PodWorker>(ctx_, orphan_spec(uid, labels[uid]), true);
     enqueue(uid, slot);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// PodPool: all pods of this node. It runs each pod's worker on a bounded pool of threads, one tick of a pod at a time, when something
-// about it changed or its own time came; and it compares what the runtime has with what the workers know. Any thread.
+// PodPool: all pods of this node. It runs each pod's worker on a bounded pool of threads, one tick of a pod at a time,
+// when something about it changed or its own time came; and it compares what the runtime has with what the workers
+// know. Any thread.
 #pragma once
 
 #include <condition_variable>
@@ -25,13 +26,13 @@ class PodPool {
   PodPool(const PodPool&) = delete;
   PodPool& operator=(const PodPool&) = delete;
 
-  void set_pod(PodSpecPtr spec);             // new or changed
-  void remove_pod(const std::string& uid);   // its API object is gone
+  void set_pod(PodSpecPtr spec);            // new or changed
+  void remove_pod(const std::string& uid);  // its API object is gone
   void wake(const std::string& uid);
   // A process of the runtime ended.
   void on_exit(const std::string& container_id);
-  // Reads everything from the runtime; pods that differ from what their workers know are looked at. With `take_orphans`, pods that
-  // only the runtime knows are taken down.
+  // Reads everything from the runtime; pods that differ from what their workers know are looked at. With
+  // `take_orphans`, pods that only the runtime knows are taken down.
   Result<> relist(bool take_orphans);
   // Volumes that follow ConfigMaps, Secrets and the pod's own fields.
   void refresh_volumes();

@@ -40,7 +40,8 @@ std::optional<Check> parse_check(const Object& container, const Object& o) {
     c.kind = Check::Kind::kHttpGet;
     c.host = kube::str(o, {"httpGet", "host"});
     c.port = port_of(container, kube::find(o, {"httpGet", "port"}));
-    if (auto path = kube::str(o, {"httpGet", "path"}); !path.empty()) c.path = path.front() == '/' ? path : "/" + std::string(path);
+    if (auto path = kube::str(o, {"httpGet", "path"}); !path.empty())
+      c.path = path.front() == '/' ? path : "/" + std::string(path);
     c.https = kube::str(o, {"httpGet", "scheme"}) == "HTTPS";
     for (const auto& h : kube::arr(o, {"httpGet", "httpHeaders"}))
       c.headers.emplace_back(kube::str(kube::as_obj(h), {"name"}), kube::str(kube::as_obj(h), {"value"}));
@@ -120,7 +121,8 @@ PodSpecPtr parse_pod(kube::ObjectPtr object) {
   p->ns = kube::ns(o);
   p->name = kube::name(o);
   p->uid = kube::uid(o);
-  for (const auto& c : kube::arr(o, {"spec", "initContainers"})) p->init.push_back(parse_container(kube::as_obj(c), true));
+  for (const auto& c : kube::arr(o, {"spec", "initContainers"}))
+    p->init.push_back(parse_container(kube::as_obj(c), true));
   for (const auto& c : kube::arr(o, {"spec", "containers"})) p->main.push_back(parse_container(kube::as_obj(c), false));
   const auto restart = kube::str(o, {"spec", "restartPolicy"});
   p->restart = restart == "Never"       ? RestartPolicy::kNever

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// PodSpec: what the agent's decisions need of a Pod object, read once per change. Everything else (env, mounts, security) is read
-// from the object when a container's configuration is made. Immutable after parse; the object stays alive with it.
+// PodSpec: what the agent's decisions need of a Pod object, read once per change. Everything else (env, mounts,
+// security) is read from the object when a container's configuration is made. Immutable after parse; the object stays
+// alive with it.
 #pragma once
 
 #include <chrono>

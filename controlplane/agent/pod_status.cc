@@ -14,15 +14,20 @@ using kube::Array;
 using kube::Object;
 using kube::Value;
 
-std::string time_text(std::int64_t ns) { return rfc3339(WallTime(std::chrono::nanoseconds(ns))); }
+std::string time_text(std::int64_t ns) {
+  return rfc3339(WallTime(std::chrono::nanoseconds(ns)));
+}
 
-bool ended(const Container& c) { return c.state == ContainerState::kExited || c.state == ContainerState::kUnknown; }
+bool ended(const Container& c) {
+  return c.state == ContainerState::kExited || c.state == ContainerState::kUnknown;
+}
 
 Object terminated_state(const Container& c, const std::string& runtime) {
   Object t{{"exitCode", c.exit_code}};
-  t["reason"] = !c.reason.empty() ? c.reason : c.state == ContainerState::kUnknown ? "ContainerStatusUnknown"
-                                                  : c.exit_code == 0               ? "Completed"
-                                                                                   : "Error";
+  t["reason"] = !c.reason.empty()                     ? c.reason
+                : c.state == ContainerState::kUnknown ? "ContainerStatusUnknown"
+                : c.exit_code == 0                    ? "Completed"
+                                                      : "Error";
   if (!c.message.empty()) t["message"] = c.message;
   // A container that never ran has no start; the API wants a time all the same.
   t["startedAt"] = time_text(c.started_at_ns > 0 ? c.started_at_ns : c.created_at_ns);
@@ -95,7 +100,9 @@ class StatusBuilder {
     const Container* now = st_.latest(c.name);
     const Container* previous = st_.previous(c.name);
     const auto waiting = plan_.waiting.find(c.name);
-    Object o{{"name", c.name}, {"image", now && !now->image.empty() ? now->image : c.image}, {"imageID", now ? now->image_ref : ""}};
+    Object o{{"name", c.name},
+             {"image", now && !now->image.empty() ? now->image : c.image},
+             {"imageID", now ? now->image_ref : ""}};
     Object state, last;
     if (now && now->state == ContainerState::kRunning) {
       state = {{"running", Object{{"startedAt", time_text(now->started_at_ns)}}}};
@@ -188,7 +195,8 @@ class StatusBuilder {
         return kube::str(kube::as_obj(v), {"type"}) == type && kube::str(kube::as_obj(v), {"status"}) == "True";
       });
       if (!met)
-        return condition("Ready", false, "ReadinessGatesNotReady", fmt::format("the status of pod readiness gate \"{}\" is not \"True\"", type));
+        return condition("Ready", false, "ReadinessGatesNotReady",
+                         fmt::format("the status of pod readiness gate \"{}\" is not \"True\"", type));
     }
     return condition("Ready", true);
   }
@@ -204,19 +212,23 @@ class StatusBuilder {
       if (!done) uninitialized.push_back(c.name);
     }
     const bool over = phase_ == "Succeeded" || phase_ == "Failed";
-    const std::string_view reason = phase_ == "Succeeded" ? "PodCompleted" : phase_ == "Failed" ? "PodFailed" : "ContainersNotReady";
+    const std::string_view reason = phase_ == "Succeeded" ? "PodCompleted"
+                                    : phase_ == "Failed"  ? "PodFailed"
+                                                          : "ContainersNotReady";
     const std::string message = over ? "" : "containers with unready status: " + names(unready);
     const bool containers_ready = !over && unready.empty();
     Array out;
-    const bool main_ran = std::ranges::any_of(spec_.main, [&](const ContainerSpec& c) { return st_.latest(c.name) != nullptr; });
-    out.push_back(condition("Initialized", uninitialized.empty() || main_ran || phase_ == "Succeeded", "ContainersNotInitialized",
-                            "containers with incomplete status: " + names(uninitialized)));
+    const bool main_ran =
+        std::ranges::any_of(spec_.main, [&](const ContainerSpec& c) { return st_.latest(c.name) != nullptr; });
+    out.push_back(condition("Initialized", uninitialized.empty() || main_ran || phase_ == "Succeeded",
+                            "ContainersNotInitialized", "containers with incomplete status: " + names(uninitialized)));
     out.push_back(ready_condition(containers_ready, reason, message));
     out.push_back(condition("ContainersReady", containers_ready, reason, message));
     out.push_back(condition("PodScheduled", true));
     for (const auto& c : kube::arr(before_, {"conditions"})) {
       const auto type = kube::str(kube::as_obj(c), {"type"});
-      if (type != "Initialized" && type != "Ready" && type != "ContainersReady" && type != "PodScheduled") out.push_back(c);
+      if (type != "Initialized" && type != "Ready" && type != "ContainersReady" && type != "PodScheduled")
+        out.push_back(c);
     }
     return out;
   }
@@ -255,7 +267,8 @@ std::string_view qos_class(const Object& pod) {
   return !any ? "BestEffort" : guaranteed ? "Guaranteed" : "Burstable";
 }
 
-Object pod_status(const PodSpec& spec, const PodState& state, const Plan& plan, const StatusInputs& in, const Object& before) {
+Object pod_status(const PodSpec& spec, const PodState& state, const Plan& plan, const StatusInputs& in,
+                  const Object& before) {
   return StatusBuilder(spec, state, plan, in, before).build();
 }
 

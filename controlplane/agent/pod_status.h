@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A pod's status object from what the agent knows. Pure. The rules (phase, conditions, container states) are those that the
-// Kubernetes API documents for PodStatus; times of conditions that did not change are kept from the status before.
+// A pod's status object from what the agent knows. Pure. The rules (phase, conditions, container states) are those that
+// the Kubernetes API documents for PodStatus; times of conditions that did not change are kept from the status before.
 #pragma once
 
 #include <string>
@@ -20,8 +20,8 @@ struct StatusInputs {
 };
 
 // `before`: the status in the API object (conditions of others in it are kept).
-[[nodiscard]] boost::json::object pod_status(const PodSpec& spec, const PodState& state, const Plan& plan, const StatusInputs& in,
-                                             const boost::json::object& before);
+[[nodiscard]] boost::json::object pod_status(const PodSpec& spec, const PodState& state, const Plan& plan,
+                                             const StatusInputs& in, const boost::json::object& before);
 
 // "Guaranteed", "Burstable" or "BestEffort".
 [[nodiscard]] std::string_view qos_class(const boost::json::object& pod);

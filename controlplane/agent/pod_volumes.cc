@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "controlplane/agent/pod_volumes.h"
 
-#include <sys/mount.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <sstream>
+
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "controlplane/agent/quantity.h"
 #include "lib/base/atomic_file.h"
@@ -21,7 +21,9 @@ using kube::Object;
 
 constexpr const char* kVolumeKinds[] = {"emptyDir", "hostPath", "configMap", "secret", "downwardAPI", "projected"};
 
-std::string_view name_of(const Object& volume) { return kube::str(volume, {"name"}); }
+std::string_view name_of(const Object& volume) {
+  return kube::str(volume, {"name"});
+}
 
 // The volume's type, "" for one that this agent does not know.
 std::string_view kind_of(const Object& volume) {
@@ -38,10 +40,13 @@ std::string volume_dir(const NodeSettings& node, const PodSpec& spec, const Obje
   return fmt::format("{}/volumes/kubernetes.io~{}/{}", node.pod_dir(spec.uid), kind, name_of(volume));
 }
 
-std::int64_t fs_group(const PodSpec& spec) { return kube::num(*spec.object, {"spec", "securityContext", "fsGroup"}, -1); }
+std::int64_t fs_group(const PodSpec& spec) {
+  return kube::num(*spec.object, {"spec", "securityContext", "fsGroup"}, -1);
+}
 
 bool is_mount_point(const std::string& dir) {
-  struct stat here {}, parent {};
+  struct stat here {
+  }, parent{};
   return ::stat(dir.c_str(), &here) == 0 && ::stat((dir + "/..").c_str(), &parent) == 0 && here.st_dev != parent.st_dev;
 }
 
@@ -54,10 +59,12 @@ Result<> prepare_empty_dir(const PodSpec& spec, const Object& source, const std:
       if (!bytes) return propagate(bytes, "sizeLimit");
       if (*bytes > 0) options += fmt::format(",size={}", *bytes);
     }
-    if (::mount("tmpfs", dir.c_str(), "tmpfs", MS_NOSUID | MS_NODEV, options.c_str()) != 0) return fail_errno(errno, "mount tmpfs on {}", dir);
+    if (::mount("tmpfs", dir.c_str(), "tmpfs", MS_NOSUID | MS_NODEV, options.c_str()) != 0)
+      return fail_errno(errno, "mount tmpfs on {}", dir);
   }
   const auto gid = fs_group(spec);
-  if (gid >= 0 && ::chown(dir.c_str(), static_cast<uid_t>(-1), static_cast<gid_t>(gid)) != 0) return fail_errno(errno, "chown {}", dir);
+  if (gid >= 0 && ::chown(dir.c_str(), static_cast<uid_t>(-1), static_cast<gid_t>(gid)) != 0)
+    return fail_errno(errno, "chown {}", dir);
   if (::chmod(dir.c_str(), gid >= 0 ? 02777 : 0777) != 0) return fail_errno(errno, "chmod {}", dir);
   return {};
 }
@@ -87,7 +94,8 @@ Result<> prepare_host_path(const Object& source) {
 
 Result<> prepare_one(const PodSpec& spec, const Object& volume, const NodeSettings& node, const PayloadInputs& in) {
   const auto kind = kind_of(volume);
-  if (kind == "emptyDir") return prepare_empty_dir(spec, kube::obj(volume, {"emptyDir"}), volume_dir(node, spec, volume));
+  if (kind == "emptyDir")
+    return prepare_empty_dir(spec, kube::obj(volume, {"emptyDir"}), volume_dir(node, spec, volume));
   if (kind == "hostPath") return prepare_host_path(kube::obj(volume, {"hostPath"}));
   if (kind.empty()) {
     for (const auto& [k, v] : volume)
@@ -109,14 +117,16 @@ const Object* find_volume(const PodSpec& spec, std::string_view name) {
 // A sub-path must stay inside its volume, symlinks included.
 Result<std::string> sub_path(const std::string& volume_root, const std::string& sub) {
   for (const auto& part : fs::path(sub))
-    if (part == ".." || fs::path(sub).is_absolute()) return fail(EINVAL, "subPath {:?}: must be relative without \"..\"", sub);
+    if (part == ".." || fs::path(sub).is_absolute())
+      return fail(EINVAL, "subPath {:?}: must be relative without \"..\"", sub);
   const fs::path full = fs::path(volume_root) / sub;
   std::error_code ec;
   if (!fs::exists(full, ec))
     if (auto r = make_folders(full.string()); !r) return propagate(r, "subPath {}", sub);
   const auto real = fs::canonical(full, ec).string();
   const auto root = fs::canonical(volume_root, ec).string();
-  if (ec || (real != root && !real.starts_with(root + "/"))) return fail(EINVAL, "subPath {:?}: leaves its volume", sub);
+  if (ec || (real != root && !real.starts_with(root + "/")))
+    return fail(EINVAL, "subPath {:?}: leaves its volume", sub);
   return real;
 }
 
@@ -133,7 +143,8 @@ Result<Mount> one_mount(const PodSpec& spec, const Object& m, const NodeSettings
   if (!volume) return fail(EINVAL, "volumeMount {:?}: the pod has no such volume", name);
   Mount out;
   out.container_path = kube::str(m, {"mountPath"});
-  out.host_path = kind_of(*volume) == "hostPath" ? std::string(kube::str(*volume, {"hostPath", "path"})) : volume_dir(node, spec, *volume);
+  out.host_path = kind_of(*volume) == "hostPath" ? std::string(kube::str(*volume, {"hostPath", "path"}))
+                                                 : volume_dir(node, spec, *volume);
   out.read_only = kube::flag(m, {"readOnly"}) || has_payload(*volume);
   out.propagation = propagation_of(m);
   std::string sub(kube::str(m, {"subPath"}));
@@ -164,7 +175,8 @@ Result<> prepare_volumes(const PodSpec& spec, const NodeSettings& node, const Pa
 }
 
 bool has_payload_volumes(const PodSpec& spec) {
-  return std::ranges::any_of(kube::arr(*spec.object, {"spec", "volumes"}), [](const auto& v) { return has_payload(kube::as_obj(v)); });
+  return std::ranges::any_of(kube::arr(*spec.object, {"spec", "volumes"}),
+                             [](const auto& v) { return has_payload(kube::as_obj(v)); });
 }
 
 Result<bool> refresh_volumes(const PodSpec& spec, const NodeSettings& node, const PayloadInputs& in) {
@@ -196,19 +208,21 @@ Result<> remove_pod_dir(const NodeSettings& node, const std::string& uid) {
   }
   std::ranges::reverse(mounts);
   for (const auto& m : mounts)
-    if (::umount2(m.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) != 0 && errno != EINVAL) return fail_errno(errno, "unmount {}", m);
+    if (::umount2(m.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) != 0 && errno != EINVAL)
+      return fail_errno(errno, "unmount {}", m);
   std::error_code ec;
   fs::remove_all(dir, ec);
   if (ec) return fail(ec.value(), "remove {}: {}", dir, ec.message());
   return {};
 }
 
-std::string termination_file(const NodeSettings& node, const std::string& uid, const std::string& container, std::uint32_t attempt) {
+std::string termination_file(const NodeSettings& node, const std::string& uid, const std::string& container,
+                             std::uint32_t attempt) {
   return fmt::format("{}/containers/{}/{}", node.pod_dir(uid), container, attempt);
 }
 
-Result<std::vector<Mount>> volume_mounts(const PodSpec& spec, const ContainerSpec& c, std::uint32_t attempt, const NodeSettings& node,
-                                         const EnvList& env) {
+Result<std::vector<Mount>> volume_mounts(const PodSpec& spec, const ContainerSpec& c, std::uint32_t attempt,
+                                         const NodeSettings& node, const EnvList& env) {
   std::vector<Mount> out;
   bool own_hosts = false;
   for (const auto& v : kube::arr(*c.object, {"volumeMounts"})) {
@@ -227,14 +241,16 @@ Result<std::vector<Mount>> volume_mounts(const PodSpec& spec, const ContainerSpe
   return out;
 }
 
-std::string hosts_text(const PodSpec& spec, const std::vector<std::string>& pod_ips, const std::string& node_hosts, const std::string& domain) {
+std::string hosts_text(const PodSpec& spec, const std::vector<std::string>& pod_ips, const std::string& node_hosts,
+                       const std::string& domain) {
   std::string out = "# Kubernetes-managed hosts file";
   const Object& o = *spec.object;
   if (spec.host_network) {
     out += " (host network).\n" + node_hosts;
   } else {
     out +=
-        ".\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\n"
+        ".\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost "
+        "ip6-loopback\nfe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\n"
         "fe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n";
     const auto hostname = kube::str(o, {"spec", "hostname"});
     const std::string name = hostname.empty() ? spec.name : std::string(hostname);

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "controlplane/agent/pod_worker.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <filesystem>
+
+#include <fcntl.h>
+#include <unistd.h>
 
 #include "controlplane/agent/cri_log.h"
 #include "controlplane/agent/pod_status.h"
@@ -96,7 +96,8 @@ Container* PodWorker::find(const std::string& container_id) {
 }
 
 std::vector<std::string> PodWorker::pod_ips() const {
-  if (spec_->host_network) return state_.sandboxes.empty() ? std::vector<std::string>{} : std::vector{ctx_.node.node_ip};
+  if (spec_->host_network)
+    return state_.sandboxes.empty() ? std::vector<std::string>{} : std::vector{ctx_.node.node_ip};
   return state_.sandboxes.empty() ? std::vector<std::string>{} : state_.sandboxes.front().ips;
 }
 
@@ -106,7 +107,9 @@ ObjectLookup PodWorker::lookup() const {
 PayloadInputs PodWorker::payload_inputs() const {
   return {.lookup = lookup(),
           .facts = {&ctx_.node, pod_ips()},
-          .token = [this](const std::string& audience, std::int64_t seconds) { return ctx_.token(*spec_, audience, seconds); }};
+          .token = [this](const std::string& audience, std::int64_t seconds) {
+            return ctx_.token(*spec_, audience, seconds);
+          }};
 }
 
 Result<> PodWorker::read_back() {
@@ -146,18 +149,52 @@ Result<> PodWorker::read_back() {
   return {};
 }
 
+void PodWorker::expect_exit(const std::string& id) {
+  std::lock_guard l(mu_);
+  inbox_.push_back([this, id] {
+    expected_exits_.try_emplace(id, 0);
+    if (runs(id)) stale_ = true;
+  });
+}
+
+bool PodWorker::runs(const std::string& id) {
+  const Container* c = find(id);
+  if (c) return c->state == ContainerState::kRunning;
+  return std::ranges::any_of(state_.sandboxes, [&](const Sandbox& s) { return s.id == id && s.ready; });
+}
+
+// Drops what has been seen to end; for the rest, says when to read back again.
+std::optional<WallTime> PodWorker::look_for_exits() {
+  constexpr int kLooks = 7;
+  constexpr std::chrono::milliseconds kFirstLook{10};
+  std::optional<WallTime> again;
+  for (auto it = expected_exits_.begin(); it != expected_exits_.end();) {
+    if (!runs(it->first) || it->second >= kLooks) {
+      it = expected_exits_.erase(it);
+      continue;
+    }
+    const WallTime next = state_.now + kFirstLook * (1 << it->second++);
+    again = again ? std::min(*again, next) : next;
+    stale_ = true;
+    ++it;
+  }
+  return again;
+}
+
 void PodWorker::read_termination_message(Container& c) {
   if (c.state != ContainerState::kExited || !c.message.empty()) return;
   const auto* spec = spec_->container(c.name);
   if (!spec) return;
   // The container wrote this file: never more of it than a message.
-  if (auto fd = UniqueFd::open(termination_file(ctx_.node, spec_->uid, c.name, c.attempt).c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK)) {
+  if (auto fd = UniqueFd::open(termination_file(ctx_.node, spec_->uid, c.name, c.attempt).c_str(),
+                               O_RDONLY | O_NOFOLLOW | O_NONBLOCK)) {
     std::string text(kMaxTerminationMessage, '\0');
     const ssize_t n = ::read(fd->get(), text.data(), text.size());
     if (n > 0) c.message = text.substr(0, static_cast<std::size_t>(n));
   }
   if (c.message.empty() && spec->termination_fallback_to_logs && c.exit_code != 0)
-    c.message = log_tail(fmt::format("{}/{}/{}.log", pod_log_dir(ctx_.node, *spec_), c.name, c.attempt), kMaxLogMessageLines, kMaxLogMessage);
+    c.message = log_tail(fmt::format("{}/{}/{}.log", pod_log_dir(ctx_.node, *spec_), c.name, c.attempt),
+                         kMaxLogMessageLines, kMaxLogMessage);
 }
 
 void PodWorker::sync_probes() {
@@ -170,7 +207,8 @@ void PodWorker::sync_probes() {
       ctx_.prober.forget(c.id);
       continue;
     }
-    const ProbeSubject subject{.pod = spec_, .container = c.name, .target = {.container_id = c.id, .ip = ips.empty() ? "" : ips.front()}};
+    const ProbeSubject subject{
+        .pod = spec_, .container = c.name, .target = {.container_id = c.id, .ip = ips.empty() ? "" : ips.front()}};
     ctx_.prober.watch(subject, *spec, was_ready(*spec_->object, c.id));
     if (auto v = ctx_.prober.verdict(c.id)) state_.probes[c.id] = *v;
   }
@@ -204,9 +242,12 @@ void PodWorker::publish(const Plan& plan) {
     auto& list = before["conditions"];
     if (!list.is_array()) list = kube::Array{};
     auto& known = list.get_array();
-    const auto it = std::ranges::find_if(known, [&](const auto& c) { return kube::str(kube::as_obj(c), {"type"}) == type; });
-    if (it == known.end()) known.push_back(v);
-    else if (type != "Ready" && type != "Initialized" && type != "ContainersReady" && type != "PodScheduled") *it = v;
+    const auto it =
+        std::ranges::find_if(known, [&](const auto& c) { return kube::str(kube::as_obj(c), {"type"}) == type; });
+    if (it == known.end())
+      known.push_back(v);
+    else if (type != "Ready" && type != "Initialized" && type != "ContainersReady" && type != "PodScheduled")
+      *it = v;
   }
   kube::Object status = pod_status(*spec_, state_, plan, in, before);
   if (status == status_) return;
@@ -227,7 +268,7 @@ std::optional<WallTime> PodWorker::tick() {
     }
   }
   if (refresh_.exchange(false)) refresh_payloads();
-  std::optional<WallTime> wake;
+  std::optional<WallTime> wake = look_for_exits();
   for (int round = 0; round < kMaxRounds && !done_; ++round) {
     state_.now = ctx_.clock.wall();
     if (spec_->active_deadline && start_time_ != WallTime{}) {
@@ -242,7 +283,8 @@ std::optional<WallTime> PodWorker::tick() {
     if (plan.wake) wake = wake ? std::min(*wake, *plan.wake) : *plan.wake;
     bool progress = false;
     for (const auto& a : plan.actions) progress |= perform(a);
-    if (!progress && stale_) wake = wake ? std::min(*wake, state_.now + std::chrono::seconds(1)) : state_.now + std::chrono::seconds(1);
+    if (!progress && stale_ && expected_exits_.empty())
+      wake = wake ? std::min(*wake, state_.now + std::chrono::seconds(1)) : state_.now + std::chrono::seconds(1);
     if (!progress) {
       // A failure has just set a hold: its reason belongs into the status, and its end into the wake-up.
       if (!plan.actions.empty()) {

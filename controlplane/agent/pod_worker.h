@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// PodWorker: carries out one pod. tick() reads what the runtime has (only when something may have changed), steps the state machine,
-// performs its actions and publishes the status, until nothing is left to do now.
+// PodWorker: carries out one pod. tick() reads what the runtime has (only when something may have changed), steps the
+// state machine, performs its actions and publishes the status, until nothing is left to do now.
 //
-// tick() runs on one thread at a time (PodPool sees to that) and blocks in runtime calls; what may take long (stopping with a grace
-// period, pulling) goes to the slow executor and comes back through a small inbox. update(), mark_removed(), mark_stale() and view()
-// are safe from any thread.
+// tick() runs on one thread at a time (PodPool sees to that) and blocks in runtime calls; what may take long (stopping
+// with a grace period, pulling) goes to the slow executor and comes back through a small inbox. update(),
+// mark_removed(), mark_stale() and view() are safe from any thread.
 #pragma once
 
 #include <atomic>
@@ -37,7 +37,8 @@ struct PodEvent {
 class StatusSink {
  public:
   virtual ~StatusSink() = default;
-  // Writes the newest status soon; `urgent`: at once, else a short while later so that quick successions become one write.
+  // Writes the newest status soon; `urgent`: at once, else a short while later so that quick successions become one
+  // write.
   virtual void publish(const PodSpecPtr& spec, kube::Object status, bool urgent) = 0;
   // Writes what is pending, then deletes the API object for good.
   virtual void finish(const PodSpecPtr& spec) = 0;
@@ -57,7 +58,8 @@ struct PodContext {
   std::function<void(const PodSpec&, const PodEvent&)> event;
   std::function<Result<kube::ObjectPtr>(const kube::Resource&, const std::string& ns, const std::string& name)> lookup;
   std::function<StringMap(const PodSpec&)> service_env;
-  std::function<Result<std::optional<std::string>>(const PodSpec&, const std::string& audience, std::int64_t seconds)> token;
+  std::function<Result<std::optional<std::string>>(const PodSpec&, const std::string& audience, std::int64_t seconds)>
+      token;
   std::function<DnsConfig()> node_dns;
 };
 
@@ -78,6 +80,9 @@ class PodWorker : public std::enable_shared_from_this<PodWorker> {
   void mark_removed();
   // The runtime may have changed something: read it back at the next tick.
   void mark_stale() { stale_ = true; }
+  // The runtime said that this container (or sandbox) ended; its lists may say so a little later only, so it is looked
+  // for.
+  void expect_exit(const std::string& id);
   // Rewrite the volumes that follow API objects at the next tick.
   void mark_refresh() { refresh_ = true; }
   [[nodiscard]] PodSpecPtr spec() const;
@@ -94,6 +99,8 @@ class PodWorker : public std::enable_shared_from_this<PodWorker> {
   void read_termination_message(Container& c);
   void sync_probes();
   void age_holds(std::optional<WallTime>& wake);
+  bool runs(const std::string& id);
+  std::optional<WallTime> look_for_exits();
   void publish(const Plan& plan);
   void publish_view();
 
@@ -126,20 +133,21 @@ class PodWorker : public std::enable_shared_from_this<PodWorker> {
   std::atomic<bool> done_{false};
 
   mutable std::mutex mu_;
-  PodSpecPtr next_spec_;                        // guarded by mu_
-  bool removed_ = false;                        // guarded by mu_
-  std::vector<std::function<void()>> inbox_;    // guarded by mu_
-  std::shared_ptr<const PodView> view_;         // guarded by mu_
+  PodSpecPtr next_spec_;                      // guarded by mu_
+  bool removed_ = false;                      // guarded by mu_
+  std::vector<std::function<void()>> inbox_;  // guarded by mu_
+  std::shared_ptr<const PodView> view_;       // guarded by mu_
 
   // tick() only
   PodSpecPtr spec_;
   PodState state_;
   std::map<std::string, std::uint32_t> pulled_;  // container name -> attempt its image was pulled for
+  std::map<std::string, int> expected_exits_;    // id -> how often it was looked for
   std::map<std::string, WallTime> held_at_;      // when a hold was set
   kube::Object status_;                          // as last published
   WallTime start_time_{};
-  bool adopted_ = false;                         // the first read_back() has been made
-  bool ending_ = false;                          // its runtime objects are being removed: the status stays as it is
+  bool adopted_ = false;  // the first read_back() has been made
+  bool ending_ = false;   // its runtime objects are being removed: the status stays as it is
 };
 
 }  // namespace hawser::agent

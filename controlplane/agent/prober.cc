@@ -21,7 +21,9 @@ Prober::Prober(CheckRunner& checks, Executor& executor, Changed changed, Failed 
   thread_ = std::thread([this] { loop(); });
 }
 
-Prober::~Prober() { stop(); }
+Prober::~Prober() {
+  stop();
+}
 
 void Prober::stop() {
   {
@@ -47,7 +49,9 @@ void Prober::watch(const ProbeSubject& subject, const ContainerSpec& spec, bool 
     if (!p) return;
     Run run{.kind = kind, .probe = *p};
     run.once_succeeded = was_ready;
-    run.due = run.next_regular = now + (was_ready ? std::chrono::duration_cast<Nanos>(random_unit() * std::chrono::duration<double>(p->period)) : Nanos(p->initial_delay));
+    run.due = run.next_regular =
+        now + (was_ready ? std::chrono::duration_cast<Nanos>(random_unit() * std::chrono::duration<double>(p->period))
+                         : Nanos(p->initial_delay));
     run.quick = kFirstQuickTry;
     e.runs.emplace(kind, run);
   };

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Prober: runs the startup, readiness and liveness probes of running containers and keeps their verdicts. One timer thread; each check
-// runs on the executor. Any thread may call.
+// Prober: runs the startup, readiness and liveness probes of running containers and keeps their verdicts. One timer
+// thread; each check runs on the executor. Any thread may call.
 //
-// Timing is that of the Kubernetes API (initialDelay, period, thresholds), with one addition: before its first success a startup or
-// readiness probe is also tried in between, 50 ms after the start and then at doubling distances. Such a try can only succeed; its
-// failure counts for nothing. So a pod is Ready as soon as it answers, not up to a period later.
+// Timing is that of the Kubernetes API (initialDelay, period, thresholds), with one addition: before its first success
+// a startup or readiness probe is also tried in between, 50 ms after the start and then at doubling distances. Such a
+// try can only succeed; its failure counts for nothing. So a pod is Ready as soon as it answers, not up to a period
+// later.
 #pragma once
 
 #include <condition_variable>
@@ -40,8 +41,8 @@ class Prober {
   Prober(const Prober&) = delete;
   Prober& operator=(const Prober&) = delete;
 
-  // Begins probing a running container; nothing happens if it is known already or has no probes. `was_ready`: it was running and ready
-  // under an agent before this one, and stays so until a probe says otherwise.
+  // Begins probing a running container; nothing happens if it is known already or has no probes. `was_ready`: it was
+  // running and ready under an agent before this one, and stays so until a probe says otherwise.
   void watch(const ProbeSubject& subject, const ContainerSpec& spec, bool was_ready);
   void forget(const std::string& container_id);
   // nullopt: no probes.
@@ -68,7 +69,7 @@ class Prober {
   void execute(const std::string& container_id, ProbeKind kind);
   // mu_ held. Returns true if the verdict changed.
   bool record(Entry& e, Run& run, bool ok, bool regular);
-  void start_due();  // mu_ held
+  void start_due();                         // mu_ held
   [[nodiscard]] MonoTime next_due() const;  // mu_ held
 
   CheckRunner& checks_;

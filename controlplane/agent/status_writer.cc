@@ -18,7 +18,9 @@ StatusWriter::StatusWriter(kube::Client& client, Clock& clock, int threads) : cl
   for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { loop(); });
 }
 
-StatusWriter::~StatusWriter() { stop(); }
+StatusWriter::~StatusWriter() {
+  stop();
+}
 
 void StatusWriter::stop() {
   {

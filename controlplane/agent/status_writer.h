@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// StatusWriter: writes pod statuses and the end of pods to the API, on threads of its own, so that a slow or absent API server never
-// holds up a container. Of several statuses of one pod the newest is written; failures are tried again with back-off.
+// StatusWriter: writes pod statuses and the end of pods to the API, on threads of its own, so that a slow or absent API
+// server never holds up a container. Of several statuses of one pod the newest is written; failures are tried again
+// with back-off.
 #pragma once
 
 #include <condition_variable>

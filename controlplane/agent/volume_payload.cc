@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "controlplane/agent/volume_payload.h"
 
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <filesystem>
 #include <set>
+
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "lib/base/atomic_file.h"
 #include "lib/base/random.h"
@@ -56,7 +56,8 @@ class PayloadBuilder {
       auto value = object_key(**object, secret, kube::str(item, {"key"}));
       if (!value && optional) continue;
       if (!value)
-        return fail(ENOENT, "references non-existent {} key: {}", secret ? "secret" : "config", kube::str(item, {"key"}));
+        return fail(ENOENT, "references non-existent {} key: {}", secret ? "secret" : "config",
+                    kube::str(item, {"key"}));
       if (auto r = put(item, *value, mode); !r) return r;
     }
     return {};
@@ -81,7 +82,8 @@ class PayloadBuilder {
   }
 
   Result<> add_token(const Object& source, unsigned mode) {
-    auto token = in_.token(std::string(kube::str(source, {"audience"})), kube::num(source, {"expirationSeconds"}, 3600));
+    auto token =
+        in_.token(std::string(kube::str(source, {"audience"})), kube::num(source, {"expirationSeconds"}, 3600));
     if (!token) return propagate(token);
     return *token ? put(source, **token, mode) : Result<>{};
   }
@@ -91,10 +93,14 @@ class PayloadBuilder {
     for (const auto& v : kube::arr(source, {"sources"})) {
       const Object& s = kube::as_obj(v);
       Result<> r;
-      if (kube::find(s, {"configMap"})) r = add_object(false, kube::obj(s, {"configMap"}), mode);
-      else if (kube::find(s, {"secret"})) r = add_object(true, kube::obj(s, {"secret"}), mode);
-      else if (kube::find(s, {"downwardAPI"})) r = add_downward(kube::obj(s, {"downwardAPI"}), mode);
-      else if (kube::find(s, {"serviceAccountToken"})) r = add_token(kube::obj(s, {"serviceAccountToken"}), mode);
+      if (kube::find(s, {"configMap"}))
+        r = add_object(false, kube::obj(s, {"configMap"}), mode);
+      else if (kube::find(s, {"secret"}))
+        r = add_object(true, kube::obj(s, {"secret"}), mode);
+      else if (kube::find(s, {"downwardAPI"}))
+        r = add_downward(kube::obj(s, {"downwardAPI"}), mode);
+      else if (kube::find(s, {"serviceAccountToken"}))
+        r = add_token(kube::obj(s, {"serviceAccountToken"}), mode);
       if (!r) return r;
     }
     return {};
@@ -181,7 +187,9 @@ Result<Payload> payload_of(const PodSpec& spec, const Object& volume, const Payl
     const Object& source = kube::obj(volume, {kind});
     const unsigned mode = static_cast<unsigned>(kube::num(source, {"defaultMode"}, 0644)) & 0777;
     const std::string_view k = kind;
-    r = k == "projected" ? b.add_projected(source) : k == "downwardAPI" ? b.add_downward(source, mode) : b.add_object(k == "secret", source, mode);
+    r = k == "projected"     ? b.add_projected(source)
+        : k == "downwardAPI" ? b.add_downward(source, mode)
+                             : b.add_object(k == "secret", source, mode);
   }
   if (!r) return propagate(r);
   return b.take();

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Files of the volumes that come from the API: configMap, secret, downwardAPI, projected. payload_of() is pure but for its lookups;
-// write_payload() puts a payload into a folder atomically in the layout that pods know from Kubernetes: files are symlinks to
-// ..data/NAME, and ..data is a symlink that is swapped with one rename, so a reader sees all of the old or all of the new.
+// Files of the volumes that come from the API: configMap, secret, downwardAPI, projected. payload_of() is pure but for
+// its lookups; write_payload() puts a payload into a folder atomically in the layout that pods know from Kubernetes:
+// files are symlinks to
+// ..data/NAME, and ..data is a symlink that is swapped with one rename, so a reader sees all of the old or all of the
+// new.
 #pragma once
 
 #include <functional>
