@@ -49,6 +49,13 @@ TEST(WireTest, DataCannotBecomeHeaders) {
   EXPECT_NE(head.find("Content-Length: 3\r\n"), std::string::npos);
 }
 
+TEST(WireTest, FramingIsStatedOnce) {
+  Request r{.method = "POST", .target = "/a", .body = "abc"};
+  for (const char* name : {"host", "Content-Length", "TRANSFER-ENCODING"}) r.headers.add(name, "chunked");
+  r.headers.add("X", "1");
+  EXPECT_EQ(request_text(r, "h"), "POST /a HTTP/1.1\r\nHost: h\r\nX: 1\r\nContent-Length: 3\r\n\r\nabc");
+}
+
 TEST(WireTest, ParsersTakeAnySplit) {
   std::string request =
       "POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n4;e=1\r\ndefg\r\n0\r\n\r\n";

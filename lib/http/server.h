@@ -31,8 +31,8 @@ class Stream {
   virtual bool write(std::shared_ptr<const std::string> data) = 0;
   virtual void close() = 0;
   [[nodiscard]] virtual bool open() const = 0;
-  // For a writer with more data than the queue holds (a log file): blocks until less than `bytes` are queued. False once the peer is
-  // gone. Never on an I/O thread.
+  // For a writer with more data than the queue holds (a log file): blocks until less than `bytes` are queued. False
+  // once the peer is gone. Never on an I/O thread.
   virtual bool wait_below(std::size_t bytes) = 0;
   // Called once, on an I/O thread, when the peer goes or the stream is closed (at once if it is already).
   virtual void on_close(std::function<void()> fn) = 0;

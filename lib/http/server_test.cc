@@ -378,19 +378,21 @@ TEST(HttpTest, StreamEndsAtItsIdleTimeoutAndAtTheServersClose) {
   ASSERT_FALSE(r);
   EXPECT_EQ(r.error().code, ETIMEDOUT);
   std::string got;
-  r = c.stream(
-      {.target = "/"},
-      [&](const Response&) {
-        std::lock_guard l(s.mu);
-        s.stream->write("bye");
-        s.stream->close();
-        return true;
-      },
-      [&](std::string_view d) {
-        got += d;
-        return true;
-      },
-      5s, {});
+  StreamServer closing(false);
+  r = Client(closing.f.plain())
+          .stream(
+              {.target = "/"},
+              [&](const Response&) {
+                EXPECT_TRUE(closing.begun.wait());
+                closing.stream->write("bye");
+                closing.stream->close();
+                return true;
+              },
+              [&](std::string_view d) {
+                got += d;
+                return true;
+              },
+              5s, {});
   EXPECT_TRUE(r) << r.error().text;
   EXPECT_EQ(got, "bye");
 }

@@ -38,6 +38,9 @@ Result<> trust(SSL_CTX* ctx, const std::string& pem) {
   for (;;) {
     CertPtr cert(PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr));
     if (!cert) break;
+    // OpenSSL fills a certificate's cache of its extensions at first use; done here, connections on several threads
+    // only read it.
+    X509_check_purpose(cert.get(), -1, 0);
     if (X509_STORE_add_cert(SSL_CTX_get_cert_store(ctx), cert.get()) != 1) return fail_openssl("add CA certificate");
     // The list of names a server sends lets clients pick the certificate that fits.
     SSL_CTX_add_client_CA(ctx, cert.get());

@@ -60,7 +60,8 @@ struct HeadOptions {
   std::size_t body_bytes = 0;  // for kLength
   bool keep_alive = true;
 };
-// Status line and headers with the empty line; Content-Length, Transfer-Encoding, Connection and Date are ours to set.
+// Status line and headers with the empty line; Content-Length, Transfer-Encoding, Host, Connection and Date are ours to
+// set; of the first three, what the message itself says is left out.
 std::string response_head(const Response& r, const HeadOptions& o);
 std::string request_text(const Request& r, std::string_view host);
 
