@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+// The plugin's binary run as a runtime runs it: environment, standard input, real namespaces; `ip` and `ping` are the
+// oracles.
+#include <set>
+#include <thread>
+
+#include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "lib/base/atomic_file.h"
+#include "lib/testing/temp_dir.h"
+#include "tests/netns/host.h"
+
+namespace hawser {
+namespace {
+
+namespace json = boost::json;
+using hawser::testing::Host;
+using ::testing::HasSubstr;
+
+struct Ran {
+  int status = 0;
+  std::string out;
+};
+
+class CniTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    auto h = Host::make();
+    if (!h) GTEST_SKIP() << "needs the right to make network namespaces: " << h.error().text;
+    node_.emplace(std::move(*h));
+    ASSERT_TRUE(
+        write_file(dir_.file("node.json"), R"({"node":"n","podCIDRs":["10.244.1.0/24","fd00:1::/64"],"mtu":1450})"));
+  }
+  static Host pod() { return std::move(*Host::make()); }
+  [[nodiscard]] std::string conf(const std::string& extra = "", const std::string& version = "1.1.0") const {
+    return fmt::format(R"({{"cniVersion":"{}","name":"net","type":"hawser","nodeFile":"{}"{}}})", version,
+                       dir_.file("node.json"), extra);
+  }
+  // As a runtime would: variables, input, the answer from standard output. Any thread.
+  Ran run(const std::string& verb, const std::string& container, const std::string& netns, const std::string& input,
+          const std::string& ifname = "eth0") const {
+    const auto in = dir_.file(verb + container + ifname + ".in");
+    EXPECT_TRUE(write_file(in, input));
+    Ran r;
+    r.out = node_->sh(
+        fmt::format(
+            "CNI_COMMAND={} CNI_CONTAINERID={} CNI_NETNS={} CNI_IFNAME={} CNI_PATH={}:/usr/lib/cni {} <{} 2>/dev/null",
+            verb, container, netns, ifname, dir_.path(), HAWSER_CNI, in),
+        &r.status);
+    return r;
+  }
+  static std::string address(const Ran& r) {
+    auto v = json::parse(r.out);
+    return std::string(v.at("ips").at(0).at("address").as_string());
+  }
+  static std::string with_prev(const std::string& conf, const std::string& prev) {
+    auto o = json::parse(conf).get_object();
+    o["prevResult"] = json::parse(prev);
+    return json::serialize(o);
+  }
+
+  hawser::testing::TempDir dir_;
+  std::optional<Host> node_;
+};
+
+TEST_F(CniTest, AddGivesAWorkingPodAndDelTakesItAway) {
+  auto p = pod();
+  auto r = run("ADD", "c1", p.path(), conf());
+  ASSERT_EQ(r.status, 0) << r.out;
+  EXPECT_EQ(address(r), "10.244.1.2/32");
+  // IPv6 first and at once: a tentative address could not answer yet.
+  EXPECT_TRUE(
+      node_->ok("ip addr add fd00:1::/128 dev lo; ip addr add 10.244.1.0/32 dev lo; ping -6 -c1 -W1 fd00:1::2"));
+  EXPECT_TRUE(node_->ok("ping -c1 -W1 10.244.1.2"));
+  EXPECT_TRUE(p.ok("ping -c1 -W1 10.244.1.0 && ping -6 -c1 -W1 fd00:1:: && ping -c1 -W1 127.0.0.1"));
+  EXPECT_THAT(p.sh("ip addr show dev eth0"),
+              ::testing::AllOf(HasSubstr("mtu 1450"), HasSubstr("inet 10.244.1.2/32"), HasSubstr("fd00:1::2/128")));
+  EXPECT_EQ(node_->sh("ip neigh show nud stale nud reachable nud delay; ip neigh show nud failed"), "")
+      << "nobody had to ask";
+  ASSERT_EQ(run("DEL", "c1", p.path(), conf()).status, 0);
+  EXPECT_EQ(run("DEL", "c1", p.path(), conf()).status, 0) << "DEL again";
+  EXPECT_EQ(node_->sh("ip -o link show type veth; ip route; ip neigh show nud permanent"), "");
+  EXPECT_EQ(p.sh("ip -o link show type veth"), "");
+}
+
+TEST_F(CniTest, SecondAddOfOneInterfaceFailsAndTheFirstStillWorks) {
+  auto p = pod();
+  ASSERT_EQ(run("ADD", "c1", p.path(), conf()).status, 0);
+  auto again = run("ADD", "c1", p.path(), conf());
+  EXPECT_EQ(again.status, 1);
+  EXPECT_THAT(again.out, HasSubstr("\"code\":101"));
+  auto other = run("ADD", "c2", p.path(), conf());
+  EXPECT_EQ(other.status, 1) << "another container, the same interface in the same namespace";
+  EXPECT_THAT(other.out, HasSubstr("\"code\":101"));
+  EXPECT_TRUE(node_->ok("ip addr add 10.244.1.0/32 dev lo; ping -c1 -W1 10.244.1.2"));
+  auto status = run("ADD", "c3", pod().path(), conf());
+  EXPECT_EQ(address(status), "10.244.1.4/32") << "the failed ADD took .3 and gave it back; it rests";
+  EXPECT_EQ(node_->sh("ip -o link show type veth | wc -l"), "2\n");
+}
+
+TEST_F(CniTest, DelNeedsNeitherNamespaceNorState) {
+  {
+    auto p = pod();
+    ASSERT_EQ(run("ADD", "c1", p.path(), conf()).status, 0);
+  }
+  EXPECT_EQ(run("DEL", "c1", "/nonexistent/ns", conf()).status, 0);
+  EXPECT_EQ(run("DEL", "c1", "''", conf()).status, 0);
+  auto p = pod();
+  ASSERT_EQ(run("ADD", "c2", p.path(), conf()).status, 0);
+  ASSERT_TRUE(node_->ok("rm -rf " + dir_.file("ipam") + " " + dir_.file("node.json")));
+  EXPECT_EQ(run("DEL", "c2", p.path(), conf()).status, 0);
+  EXPECT_EQ(node_->sh("ip -o link show type veth"), "");
+}
+
+TEST_F(CniTest, CheckNamesEachDifference) {
+  auto p = pod();
+  auto add = run("ADD", "c1", p.path(), conf());
+  ASSERT_EQ(add.status, 0);
+  const auto input = with_prev(conf(), add.out);
+  const auto check = [&] { return run("CHECK", "c1", p.path(), input); };
+  ASSERT_EQ(check().status, 0) << check().out;
+  struct Damage {
+    bool in_pod;
+    const char *breaks, *names, *heals;
+  };
+  for (const Damage& d : {
+           Damage{true, "ip route del default", "route 0.0.0.0/0",
+                  "ip route add default via 169.254.1.1 dev eth0 onlink"},
+           Damage{true, "ip addr del 10.244.1.2/32 dev eth0", "address 10.244.1.2/32",
+                  "ip addr add 10.244.1.2/32 dev eth0; ip route replace default via 169.254.1.1 dev eth0 onlink; "
+                  // With its last address a link loses its neighbours too.
+                  "ip neigh replace 169.254.1.1 lladdr 0e:58:0a:f4:01:02 dev eth0 nud permanent"},
+           Damage{true, "ip neigh del 169.254.1.1 dev eth0", "neighbour entry 169.254.1.1",
+                  "ip neigh add 169.254.1.1 lladdr 0e:58:0a:f4:01:02 dev eth0 nud permanent"},
+           Damage{false, "ip route del 10.244.1.2", "route 10.244.1.2/32",
+                  "ip route add 10.244.1.2 dev $(ip -o link show type veth | cut -d' ' -f2 | cut -d@ -f1)"},
+       }) {
+    const Host& where = d.in_pod ? p : *node_;
+    ASSERT_TRUE(where.ok(d.breaks));
+    auto r = check();
+    EXPECT_EQ(r.status, 1);
+    EXPECT_THAT(r.out, HasSubstr(d.names));
+    ASSERT_TRUE(where.ok(d.heals));
+    EXPECT_EQ(check().status, 0) << d.names << check().out;
+  }
+  ASSERT_TRUE(p.ok("ip link set eth0 down"));
+  EXPECT_THAT(check().out, HasSubstr("eth0 is down"));
+  ASSERT_TRUE(node_->ok("rm -rf " + dir_.file("ipam")));
+  ASSERT_EQ(run("DEL", "c1", p.path(), conf()).status, 0);
+  EXPECT_THAT(check().out, HasSubstr("is missing"));
+}
+
+TEST_F(CniTest, FiftyAtOnceGetFiftyAddresses) {
+  constexpr int kPods = 50;
+  std::vector<Host> pods;
+  for (int i = 0; i < kPods; i++) pods.push_back(pod());
+  std::vector<Ran> ran(kPods);
+  auto all = [&](const char* verb) {
+    std::vector<std::thread> threads;
+    for (int i = 0; i < kPods; i++)
+      threads.emplace_back([&, i] {
+        ran[static_cast<size_t>(i)] = run(verb, fmt::format("c{}", i), pods[static_cast<size_t>(i)].path(), conf());
+      });
+    for (auto& t : threads) t.join();
+  };
+  all("ADD");
+  std::set<std::string> addresses;
+  for (const auto& r : ran) {
+    ASSERT_EQ(r.status, 0) << r.out;
+    addresses.insert(address(r));
+  }
+  EXPECT_EQ(addresses.size(), static_cast<size_t>(kPods));
+  all("DEL");
+  for (const auto& r : ran) EXPECT_EQ(r.status, 0) << r.out;
+  EXPECT_EQ(node_->sh("ip -o link show type veth; ip route"), "");
+}
+
+TEST_F(CniTest, EachVersionAnswersInItsOwnShape) {
+  int n = 0;
+  for (const char* version : {"0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"}) {
+    auto p = pod();
+    auto r = run("ADD", fmt::format("v{}", n++), p.path(), conf("", version));
+    ASSERT_EQ(r.status, 0) << version << r.out;
+    auto o = json::parse(r.out).get_object();
+    EXPECT_EQ(o.at("cniVersion"), json::value(version));
+    EXPECT_EQ(o.contains("ip4"), std::string(version) < "0.3.0") << version;
+  }
+}
+
+TEST_F(CniTest, DelegatesToAnotherIpamPluginAndGivesBackOnFailure) {
+  if (access("/usr/lib/cni/host-local", X_OK) != 0)
+    GTEST_SKIP() << "needs /usr/lib/cni/host-local (containernetworking-plugins)";
+  const auto ipam = fmt::format(
+      R"(,"ipam":{{"type":"host-local","dataDir":"{}","ranges":[[{{"subnet":"10.9.0.0/24"}}]],"routes":[{{"dst":"192.0.2.0/24"}}]}})",
+      dir_.file("hl"));
+  auto p = pod();
+  auto r = run("ADD", "c1", p.path(), conf(ipam, "1.0.0"));
+  ASSERT_EQ(r.status, 0) << r.out;
+  EXPECT_EQ(address(r), "10.9.0.2/32");
+  EXPECT_THAT(p.sh("ip route"), HasSubstr("192.0.2.0/24 via 169.254.1.1"));
+  EXPECT_EQ(run("CHECK", "c1", p.path(), with_prev(conf(ipam, "1.0.0"), r.out)).status, 0);
+  auto taken = run("ADD", "c2", p.path(), conf(ipam, "1.0.0"));
+  EXPECT_EQ(taken.status, 1);
+  EXPECT_EQ(node_->sh("ls " + dir_.file("hl") + "/net | grep -c ^10"), "1\n") << "the second address was given back";
+  EXPECT_EQ(run("DEL", "c1", p.path(), conf(ipam, "1.0.0")).status, 0);
+  EXPECT_EQ(node_->sh("ls " + dir_.file("hl") + "/net | grep -c ^10"), "0\n");
+  auto absent = run("ADD", "c3", p.path(), conf(R"(,"ipam":{"type":"no-such-plugin"})"));
+  EXPECT_THAT(absent.out, HasSubstr("no-such-plugin"));
+}
+
+TEST_F(CniTest, GcDropsWhatIsNotListed) {
+  std::vector<Host> pods;
+  for (int i = 0; i < 4; i++) {
+    pods.push_back(pod());
+    ASSERT_EQ(run("ADD", fmt::format("c{}", i), pods.back().path(), conf()).status, 0);
+  }
+  auto gc = run(
+      "GC", "x", "''",
+      conf(
+          R"(,"cni.dev/valid-attachments":[{"containerID":"c1","ifname":"eth0"},{"containerID":"c3","ifname":"eth0"}])"));
+  ASSERT_EQ(gc.status, 0) << gc.out;
+  EXPECT_EQ(node_->sh("ip -o link show type veth | wc -l"), "2\n");
+  EXPECT_TRUE(pods[1].ok("ip link show eth0") && pods[3].ok("ip link show eth0"));
+  EXPECT_EQ(run("ADD", "c0", pods[0].path(), conf()).status, 0) << "its address is free again";
+}
+
+TEST_F(CniTest, StatusFollowsTheNode) {
+  EXPECT_EQ(run("STATUS", "x", "''", conf()).status, 0);
+  auto full =
+      run("STATUS", "x", "''",
+          conf(R"(,"ipam":{"ranges":[[{"subnet":"10.8.0.0/24","rangeStart":"10.8.0.1","rangeEnd":"10.8.0.1"}]]})"));
+  EXPECT_THAT(full.out, HasSubstr("\"code\":50")) << "only the gateway is left";
+  ASSERT_TRUE(node_->ok("rm " + dir_.file("node.json")));
+  EXPECT_THAT(run("STATUS", "x", "''", conf()).out, HasSubstr("\"code\":50"));
+  EXPECT_THAT(run("ADD", "x", pod().path(), conf()).out, HasSubstr("\"code\":11")) << "try again later";
+}
+
+TEST_F(CniTest, LoopbackTypeSetsLoUp) {
+  auto p = pod();
+  ASSERT_TRUE(p.ok("ip link set lo down"));
+  auto input = R"({"cniVersion":"0.3.1","name":"cni-loopback","type":"loopback"})";
+  ASSERT_EQ(run("ADD", "c1", p.path(), input, "lo").status, 0);
+  EXPECT_TRUE(p.ok("ping -c1 -W1 127.0.0.1"));
+  EXPECT_EQ(run("DEL", "c1", p.path(), input, "lo").status, 0);
+}
+
+}  // namespace
+}  // namespace hawser
