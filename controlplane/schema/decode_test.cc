@@ -128,6 +128,10 @@ TEST(Decode, Table) {
       {__LINE__, "ConfigMap", "data:\n  a: b\n  a: c\n", "",
        R"(ConfigMap in version "v1" cannot be handled as a ConfigMap: strict decoding error: duplicate field "data.a")",
        MediaType::kYaml},
+      {__LINE__, "ConfigMap", "data: {a: \"\xff\"}", "",
+       "the object provided is unrecognized (must be of type ConfigMap): couldn't get version/kind; json parse error: "
+       "yaml: invalid UTF-8",
+       MediaType::kYaml},
       {__LINE__, "Pod", "metadata:\n  labels: &l {a: b}\n  annotations: {<<: *l, c: d}\n",
        R"({"metadata":{"labels":{"a":"b"},"annotations":{"c":"d","a":"b"}},"apiVersion":"v1","kind":"Pod"})", "",
        MediaType::kYaml},

@@ -95,7 +95,7 @@ void default_service_port(Object& port) {
 }
 
 void default_service_spec(Object& spec) {
-  auto type = kube::str(spec, {"type"});
+  std::string type(kube::str(spec, {"type"}));
   bool balanced = type == "LoadBalancer";
   bool outside = balanced || type == "NodePort" || (type == "ClusterIP" && !kube::arr(spec, {"externalIPs"}).empty());
   if (kube::str(spec, {"sessionAffinity"}) == "ClientIP") {
@@ -116,19 +116,20 @@ void default_strategy(Object& strategy) {
   default_to(rolling, "maxSurge", "25%");
 }
 
-// Readable text goes into the encoded data and is not kept.
+// Readable text goes into the encoded data and is not kept. (Here and below, what is read is copied before anything is
+// added: boost::json::object::operator[] may move all members, even if the key is there already.)
 void default_secret(Object& secret) {
-  auto* text = object_at(secret, "stringData");
-  if (text && !text->empty()) {
-    auto& data = kube::ensure(secret, {"data"});
-    for (const auto& [key, v] : *text)
-      if (v.is_string()) data[key] = base64_encode(v.get_string());
-  }
+  auto* found = object_at(secret, "stringData");
+  Object text = found ? std::move(*found) : Object();
   secret.erase("stringData");
+  if (text.empty()) return;
+  auto& data = kube::ensure(secret, {"data"});
+  for (const auto& [key, v] : text)
+    if (v.is_string()) data[key] = base64_encode(v.get_string());
 }
 
 void default_namespace(Object& ns) {
-  auto name = kube::name(ns);
+  std::string name(kube::name(ns));
   if (!name.empty()) kube::ensure(ns, {"metadata", "labels"})["kubernetes.io/metadata.name"] = name;
 }
 

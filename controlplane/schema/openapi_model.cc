@@ -137,8 +137,8 @@ Node ref_node(std::string name, std::string_view doc) {
 }
 
 void add_header(Node& n) {
-  n.properties.emplace_back("apiVersion", string_node(kApiVersionDoc));
-  n.properties.emplace_back("kind", string_node(kKindDoc));
+  n.properties.push_back({"apiVersion", string_node(kApiVersionDoc)});
+  n.properties.push_back({"kind", string_node(kKindDoc)});
 }
 
 Definition type_definition(const Type& t, const Kind* kind) {
@@ -148,7 +148,7 @@ Definition type_definition(const Type& t, const Kind* kind) {
   if (kind) add_header(d.node);
   for (const auto& f : t.fields) {
     if (f.required) d.node.required.push_back(f.name);
-    d.node.properties.emplace_back(f.name, field_node(f));
+    d.node.properties.push_back({std::string(f.name), field_node(f)});
   }
   if (t.atomic) d.node.extensions.emplace_back("x-kubernetes-map-type", quoted("atomic"));
   if (kind)
@@ -169,8 +169,8 @@ Definition list_definition(const Kind& k, const Type& t) {
   items.type = "array";
   items.doc = "The objects.";
   items.items.push_back(ref_node(t.full_name(), {}));
-  d.node.properties.emplace_back("items", std::move(items));
-  d.node.properties.emplace_back("metadata", ref_node(std::string(kMetaPackage) + ".ListMeta", kListMetaDoc));
+  d.node.properties.push_back({"items", std::move(items)});
+  d.node.properties.push_back({"metadata", ref_node(std::string(kMetaPackage) + ".ListMeta", kListMetaDoc)});
   d.node.extensions.emplace_back(
       kGvkExtension, fmt::format(R"([{{"group":"{}","kind":"{}","version":"{}"}}])", k.group, k.list_kind, k.version));
   return d;

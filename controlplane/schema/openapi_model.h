@@ -12,6 +12,8 @@
 
 namespace hawser::schema::openapi {
 
+struct Property;
+
 struct Node {
   std::string_view doc;
   std::string_view type, format;         // empty if ref is set or anything is allowed
@@ -19,10 +21,15 @@ struct Node {
   std::vector<std::string_view> any_of;  // types of a value that may have one of several (v3 only)
   std::string default_json;
   std::vector<std::string_view> required, enums;
-  std::vector<std::pair<std::string, Node>> properties;
+  std::vector<Property> properties;
   std::vector<Node> items;                                           // none or one: an array's elements
   std::vector<Node> additional;                                      // none or one: a map's values
   std::vector<std::pair<std::string_view, std::string>> extensions;  // name and JSON
+};
+
+struct Property {
+  std::string name;
+  Node node;
 };
 
 struct Definition {

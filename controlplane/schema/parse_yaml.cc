@@ -3,6 +3,7 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <cstdint>
 #include <optional>
 #include <span>
 
@@ -78,6 +79,25 @@ json::value scalar(const YAML::Node& n) {
   return json::value(json::string(text));
 }
 
+// yaml-cpp passes bytes on as they are; JSON is UTF-8 (RFC 3629: shortest form, no surrogates).
+bool is_utf8(std::string_view s) {
+  for (std::size_t i = 0; i < s.size();) {
+    auto lead = static_cast<unsigned char>(s[i]);
+    std::size_t length = lead < 0x80 ? 1 : lead >> 5 == 6 ? 2 : lead >> 4 == 14 ? 3 : lead >> 3 == 30 ? 4 : 0;
+    if (length == 0 || i + length > s.size()) return false;
+    std::uint32_t code = length == 1 ? lead : lead & (0xffu >> (length + 1));
+    for (std::size_t k = 1; k < length; k++) {
+      auto byte = static_cast<unsigned char>(s[i + k]);
+      if (byte >> 6 != 2) return false;
+      code = code << 6 | (byte & 0x3f);
+    }
+    constexpr std::array<std::uint32_t, 5> kLeast{0, 0, 0x80, 0x800, 0x10000};
+    if (code < kLeast[length] || code > 0x10ffff || (code >= 0xd800 && code <= 0xdfff)) return false;
+    i += length;
+  }
+  return true;
+}
+
 class Converter {
  public:
   explicit Converter(std::vector<std::string>& duplicates) : duplicates_(duplicates) {}
@@ -86,6 +106,7 @@ class Converter {
     if (depth > kMaxDepth) return fail(0, "nested too deeply");
     if (++nodes_ > kMaxYamlNodes) return fail(0, "document contains excessive aliasing");
     if (!n.IsDefined() || n.IsNull()) return json::value(nullptr);
+    if (n.IsScalar() && !is_utf8(n.Scalar())) return fail(0, "yaml: invalid UTF-8");
     if (n.IsScalar()) return scalar(n);
     if (n.IsSequence()) return sequence(n, path, depth);
     json::object out;
@@ -110,6 +131,7 @@ class Converter {
     for (const auto& pair : n) {
       if (!pair.first.IsScalar()) return fail(0, "a map key is not a scalar");
       const std::string& key = pair.first.Scalar();
+      if (!is_utf8(key)) return fail(0, "yaml: invalid UTF-8");
       auto at = path.empty() ? key : path + "." + key;
       auto v = convert(pair.second, at, depth + 1);
       if (!v) return propagate(v);

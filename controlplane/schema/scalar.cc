@@ -131,7 +131,7 @@ std::string Quantity::text() const {
   Wide magnitude = nanos < 0 ? -nanos : nanos;
   std::string sign = nanos < 0 ? "-" : "";
   if (format == Format::kBinary && magnitude >= 1024 * kNano) {
-    Wide whole = ceil_div(magnitude, kNano);
+    Wide whole = nanos < 0 ? magnitude / kNano : ceil_div(magnitude, kNano);  // rounded up
     std::size_t steps = 0;
     for (; steps < kBinary.size() && whole % 1024 == 0; steps++) whole /= 1024;
     return sign + decimal_text(whole) + (steps ? std::string(kBinary[steps - 1].text) : "");
