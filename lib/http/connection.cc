@@ -6,7 +6,7 @@
 
 #include <boost/asio/post.hpp>
 
-#include "lib/base/log.h"
+#include "lib/http/responder.h"
 
 namespace hawser::http {
 namespace {
@@ -21,112 +21,6 @@ constexpr std::size_t kMaxLingerBytes = 16u << 20;
 constexpr std::size_t kMaxPipelinedBytes = 64u << 10;
 constexpr std::size_t kBatchBytes = 64u << 10;
 constexpr std::size_t kReadBytes = 16u << 10;
-
-// The handler's end of a stream.
-class StreamHandle final : public Stream {
- public:
-  StreamHandle(std::shared_ptr<StreamState> state, std::shared_ptr<Connection> connection, std::size_t limit_bytes)
-      : state_(std::move(state)), connection_(std::move(connection)), limit_bytes_(limit_bytes) {}
-  ~StreamHandle() override { end(); }
-
-  bool write(std::string_view data) override { return write(std::make_shared<const std::string>(data)); }
-  bool write(std::shared_ptr<const std::string> data) override {
-    bool cut = false;
-    {
-      std::lock_guard l(state_->mu);
-      if (!state_->open || state_->ended) return false;
-      if (data->empty()) return true;
-      if (state_->queued_bytes + data->size() > limit_bytes_) {
-        state_->open = false;
-        state_->drained.notify_all();
-        cut = true;
-      } else {
-        state_->queued_bytes += data->size();
-        state_->queue.push_back(std::move(data));
-        if (std::exchange(state_->flush_posted, true)) return true;
-      }
-    }
-    if (cut)
-      connection_->abort_soon();
-    else
-      connection_->flush_soon();
-    return !cut;
-  }
-  void close() override { end(); }
-  bool open() const override {
-    std::lock_guard l(state_->mu);
-    return state_->open && !state_->ended;
-  }
-  bool wait_below(std::size_t bytes) override {
-    std::unique_lock l(state_->mu);
-    state_->drained.wait(l, [&] { return !state_->open || state_->ended || state_->queued_bytes < bytes; });
-    return state_->open && !state_->ended;
-  }
-  void on_close(std::function<void()> fn) override {
-    {
-      std::lock_guard l(state_->mu);
-      if (state_->open && !state_->ended) {
-        state_->on_close = std::move(fn);
-        return;
-      }
-    }
-    fn();
-  }
-
- private:
-  void end() {
-    {
-      std::lock_guard l(state_->mu);
-      if (!state_->open || std::exchange(state_->ended, true)) return;
-      if (std::exchange(state_->flush_posted, true)) return;
-    }
-    connection_->flush_soon();
-  }
-  const std::shared_ptr<StreamState> state_;
-  const std::shared_ptr<Connection> connection_;
-  const std::size_t limit_bytes_;
-};
-
-// Lives on the worker's stack for one request.
-class ConnectionResponder final : public Responder {
- public:
-  ConnectionResponder(std::shared_ptr<Connection> connection, bool gzip)
-      : connection_(std::move(connection)), gzip_(gzip) {}
-  void send(Response r) override {
-    if (std::exchange(answered_, true)) return;
-    if (gzip_) gzip_response(r);
-    connection_->answer(std::move(r));
-  }
-  std::shared_ptr<Stream> stream(Response r) override {
-    answered_ = true;
-    return connection_->answer_stream(std::move(r));
-  }
-  [[nodiscard]] bool answered() const { return answered_; }
-
- private:
-  const std::shared_ptr<Connection> connection_;
-  const bool gzip_;
-  bool answered_ = false;
-};
-
-Response text_response(int status, std::string_view text) {
-  Response r;
-  r.status = status;
-  r.headers.set("Content-Type", "text/plain; charset=utf-8");
-  r.body = text;
-  r.body += '\n';
-  return r;
-}
-
-void run_handler(ServerCore& core, const Request& r, ConnectionResponder& responder) {
-  // Our code throws nothing, but the libraries a handler calls may, and one request must not end the process.
-  try {
-    core.handle(r, responder);
-  } catch (const std::exception& e) {
-    log::error("http: {} {}: handler threw: {}", r.method, r.path(), e.what());
-  }
-  if (!responder.answered()) responder.send(text_response(500, "no answer"));
-}
 
 }  // namespace
 
@@ -151,7 +45,7 @@ std::shared_ptr<Stream> Connection::answer_stream(Response r) {
     self->stream_ = std::move(state);
     self->begin_stream(std::move(r));
   });
-  return std::make_shared<StreamHandle>(state, shared_from_this(), core_->options().stream_queue_bytes);
+  return make_stream_handle(state, shared_from_this(), core_->options().stream_queue_bytes);
 }
 void Connection::flush_soon() {
   boost::asio::post(socket_.get_executor(), [self = shared_from_this()] {
@@ -284,10 +178,7 @@ void Connection::dispatch() {
   r.remote = remote_;
   state_ = State::kHandling;
   no_deadline();
-  core_->submit([self = shared_from_this(), r = std::move(r)] {
-    ConnectionResponder responder(self, accepts_gzip(r.headers));
-    run_handler(*self->core_, r, responder);
-  });
+  core_->submit([self = shared_from_this(), r = std::move(r)] { run_handler(*self->core_, r, self); });
 }
 
 void Connection::refuse(const Error& e) {
