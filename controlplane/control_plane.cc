@@ -12,6 +12,8 @@
 #include "controlplane/apiserver/bootstrap.h"
 #include "controlplane/apiserver/local_client.h"
 #include "controlplane/apiserver/pki.h"
+#include "controlplane/controllers/runner.h"
+#include "controlplane/scheduler/runner.h"
 #include "controlplane/store/compactor.h"
 #include "lib/base/atomic_file.h"
 #include "lib/base/endian.h"
@@ -131,6 +133,7 @@ struct ControlPlane::Parts {
   Network network;
   std::atomic<bool> ready = false;
   metrics::Registry metrics;
+  std::string ca_pem;
   std::unique_ptr<store::Store> store;
   std::unique_ptr<store::Compactor> compactor;
   std::unique_ptr<apiserver::ServiceAllocator> allocator;
@@ -140,6 +143,8 @@ struct ControlPlane::Parts {
   std::unique_ptr<apiserver::ApiServer> api;
   std::unique_ptr<http::Server> server;
   std::unique_ptr<apiserver::BootstrapKeeper> bootstrap;
+  std::unique_ptr<controllers::Runner> controllers;
+  std::unique_ptr<scheduler::Runner> scheduler;
 
   Result<> open_store();
   Result<> start_registry();
@@ -176,10 +181,11 @@ Result<> ControlPlane::Parts::start_registry() {
 Result<> ControlPlane::Parts::start_server() {
   auto pki = apiserver::prepare_pki(pki_options(options, network, allocator->first_address()));
   if (!pki) return propagate(pki);
-  auto tls = http::TlsContext::server(pki->serving, pki->ca_pem);
+  ca_pem = pki->ca_pem;
+  auto tls = http::TlsContext::server(pki->serving, ca_pem);
   if (!tls) return propagate(tls, "TLS");
   apiserver::ApiServerOptions o{.advertise = fmt::format("{}:{}", network.advertise, network.port),
-                                .agent_tls = {.ca_pem = pki->ca_pem, .own = pki->agent_client},
+                                .agent_tls = {.ca_pem = ca_pem, .own = pki->agent_client},
                                 .checks = {{"ping", [] { return true; }},
                                            {"store", [this] { return cache->progress() >= store->compacted(); }},
                                            {"poststarthook/bootstrap-objects", [this] { return ready.load(); }, true}}};
@@ -221,12 +227,27 @@ Result<> ControlPlane::Parts::start_loops() {
                                 .advertise_port = network.port};
   if (auto ok = apiserver::ensure_bootstrap_objects(*client, b); !ok) return propagate(ok, "bootstrap objects");
   bootstrap = std::make_unique<apiserver::BootstrapKeeper>(*client, std::move(b), clock);
+  if (options.controllers) {
+    controllers::Options c{.cluster_cidrs = {network.pods},
+                           .node_mask_v4 = options.node_cidr_mask,
+                           .service_cidr = network.services,
+                           .ca_pem = ca_pem,
+                           .clock = &clock};
+    controllers = std::make_unique<controllers::Runner>(*client, std::move(c));
+    controllers->start();
+  }
+  if (options.scheduler) {
+    scheduler = std::make_unique<scheduler::Runner>(*client, scheduler::Options{.clock = &clock});
+    scheduler->start();
+  }
   ready = true;
   return {};
 }
 
 void ControlPlane::Parts::stop() {
   ready = false;
+  scheduler.reset();
+  controllers.reset();
   bootstrap.reset();
   if (api) api->stop();
   server.reset();

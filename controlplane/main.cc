@@ -71,7 +71,11 @@ int main(int argc, char** argv) {
   sub->add_option("--group", request.groups, "group of the user");
   sub->add_option("--server", request.server, "URL of the API server")->required();
   sub->add_option("--out", request.out, "file to write")->required();
-  CLI11_PARSE(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+  }
   hawser::log::init("hawser-controlplane", verbose ? hawser::log::Level::kDebug : hawser::log::Level::kInfo);
   if (o.data_dir.empty()) return fail_with({EINVAL, "--data-dir is required", {}});
   request.data_dir = o.data_dir;
