@@ -140,7 +140,11 @@ int main(int argc, char** argv) {
   CLI::App app("Hawser's overlay daemon: joins this node's pods with those of all other nodes.");
   Flags flags;
   add_flags(app, flags);
-  CLI11_PARSE(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : 1;
+  }
   log::init("overlayd", flags.verbose ? log::Level::kDebug : log::Level::kInfo);
   if (auto r = run(flags); !r) {
     std::fprintf(stderr, "hawser-overlayd: %s\n", r.error().text.c_str());
