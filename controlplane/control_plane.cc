@@ -187,7 +187,7 @@ Result<> ControlPlane::Parts::start_server() {
   apiserver::ApiServerOptions o{.advertise = fmt::format("{}:{}", network.advertise, network.port),
                                 .agent_tls = {.ca_pem = ca_pem, .own = pki->agent_client},
                                 .checks = {{"ping", [] { return true; }},
-                                           {"store", [this] { return cache->progress() >= store->compacted(); }},
+                                           {"store", [this] { return cache->following(); }},
                                            {"poststarthook/bootstrap-objects", [this] { return ready.load(); }, true}}};
   metrics.add_process_metrics();
   api = std::make_unique<apiserver::ApiServer>(*registry, metrics, std::move(o));

@@ -318,6 +318,13 @@ void WatchCache::apply_one(const store::Event& e) {
 }
 
 void WatchCache::apply(const store::EventBatch& b) {
+  if (b.lost) {
+    // Compaction keeps minutes of history, so this needs a process that stood still for as long. What we hold is too
+    // old to serve: say so through /livez and let the supervisor start us again.
+    log::error("the store's watch was lost at revision {}", b.progress);
+    lost_ = true;
+    return;
+  }
   for (auto& e : b.events) apply_one(e);
   {
     std::lock_guard l(progress_mu_);

@@ -12,6 +12,8 @@
 // must not block nor call back. A watcher that left is found by its deliver() returning false.
 #pragma once
 
+#include <array>
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <functional>
@@ -135,6 +137,8 @@ class WatchCache {
 
   [[nodiscard]] ResourceCache& of(const Kind& k);
   [[nodiscard]] Revision progress() const;
+  // False once the store's changes can no longer be followed.
+  [[nodiscard]] bool following() const { return !lost_; }
   // False if `timeout` passes first.
   bool wait_for(Revision r, Nanos timeout);
 
@@ -155,6 +159,7 @@ class WatchCache {
   std::function<void(const store::Event&)> other_key_;
   std::unique_ptr<store::Watch> watch_;
 
+  std::atomic<bool> lost_ = false;
   mutable std::mutex progress_mu_;
   std::condition_variable progress_cv_;
   Revision progress_ = 0;  // guarded by progress_mu_
