@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <cmath>
+#include <unordered_set>
 
 #include <boost/json/basic_parser_impl.hpp>
 #include <boost/json/value_stack.hpp>
@@ -50,9 +52,7 @@ class TreeHandler {
   }
   bool on_key(json::string_view s, std::size_t, json::error_code&) {
     key_.append(s.data(), s.size());
-    auto& keys = levels_.back().keys;
-    bool seen = std::ranges::find(keys, key_) != keys.end();
-    keys.push_back(std::move(key_));
+    bool seen = !levels_.back().add(std::move(key_));
     key_.clear();
     if (seen) duplicates_.push_back("duplicate field \"" + path() + "\"");
     stack_.push_key(s);
@@ -78,7 +78,12 @@ class TreeHandler {
     stack_.push_uint64(u);
     return true;
   }
-  bool on_double(double d, json::string_view, json::error_code&) {
+  bool on_double(double d, json::string_view, json::error_code& ec) {
+    // "1e400", or "0e400", which boost::json makes a NaN of: neither can be written as JSON again.
+    if (!std::isfinite(d)) {
+      ec = json::error::exponent_overflow;
+      return false;
+    }
     begin_value();
     stack_.push_double(d);
     return true;
@@ -103,6 +108,16 @@ class TreeHandler {
     bool array = false;
     std::size_t count = 0;  // elements begun
     std::vector<std::string> keys;
+    std::unordered_set<std::string> index;  // of keys, once they are many: searching them would take quadratic time
+
+    // False if the object has the key already.
+    bool add(std::string key) {
+      constexpr std::size_t kMany = 32;
+      if (keys.size() == kMany) index.insert(keys.begin(), keys.end());
+      bool is_new = keys.size() < kMany ? std::ranges::find(keys, key) == keys.end() : index.insert(key).second;
+      keys.push_back(std::move(key));
+      return is_new;
+    }
   };
 
   void begin_value() {
