@@ -52,11 +52,8 @@ Expected<> Registry::check_selectable(const Kind& k, const Filter& f) {
   for (auto& r : f.fields) {
     if (r.path == "metadata.name" || (r.path == "metadata.namespace" && k.namespaced)) continue;
     if (std::ranges::find(k.selectable, r.path) != k.selectable.end()) continue;
-    return std::unexpected(kube::bad_request(fmt::format(
-        "Unable to find \"{}, Resource={}\" that match label selector \"{}\", field selector \"{}{}{}\": field label "
-        "not supported: {}",
-        k.group.empty() ? "/" + std::string(k.version) : fmt::format("{}/{}", k.group, k.version), k.plural,
-        f.labels.text(), r.path, r.equal ? "=" : "!=", r.value, r.path)));
+    // kubectl puts the sentence around it.
+    return std::unexpected(kube::bad_request(fmt::format("field label not supported: {}", r.path)));
   }
   return {};
 }

@@ -4,10 +4,10 @@
 #include <charconv>
 
 #include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
 
 #include "controlplane/apiserver/negotiate.h"
 #include "controlplane/apiserver/proto_body.h"
-#include "controlplane/apiserver/subresources.h"
 
 namespace hawser::apiserver {
 
@@ -88,7 +88,7 @@ Expected<Filter> parse_filter(const http::Request& r, const Route& route) {
   Filter f;
   f.ns = route.ns;
   auto labels = kube::LabelSelector::parse(r.query("labelSelector"));
-  if (!labels) return bad(fmt::format("unable to parse requirement: {}", labels.error().text));
+  if (!labels) return bad(labels.error().text);
   f.labels = std::move(*labels);
   auto fields = kube::parse_field_selector(r.query("fieldSelector"));
   if (!fields) return bad(fields.error().text);
@@ -149,6 +149,42 @@ Expected<WriteOptions> parse_write(const http::Request& r) {
                                              "supported values: \"Ignore\", \"Strict\", \"Warn\""});
   }
   return w;
+}
+
+Expected<DeleteRequest> parse_delete_options(const Object& o) {
+  DeleteRequest d;
+  if (auto* grace = kube::find(o, {"gracePeriodSeconds"}); grace != nullptr && !grace->is_null()) {
+    if (!grace->is_int64()) return std::unexpected(kube::bad_request("gracePeriodSeconds: must be an integer"));
+    d.grace_seconds = grace->get_int64();
+  }
+  d.uid = kube::str(o, {"preconditions", "uid"});
+  d.resource_version = kube::str(o, {"preconditions", "resourceVersion"});
+  d.propagation = kube::str(o, {"propagationPolicy"});
+  if (auto* orphan = kube::find(o, {"orphanDependents"}); orphan != nullptr && orphan->is_bool()) {
+    if (!d.propagation.empty()) {
+      return std::unexpected(
+          kube::invalid("", "DeleteOptions", "",
+                        {{FieldError::Type::kInvalid, "propagationPolicy", "\"" + d.propagation + "\"",
+                          "orphanDependents and deletionPropagation cannot be both set"}}));
+    }
+    d.propagation = orphan->get_bool() ? "Orphan" : "Background";
+  }
+  if (!d.propagation.empty() && d.propagation != "Orphan" && d.propagation != "Background" &&
+      d.propagation != "Foreground") {
+    return std::unexpected(
+        kube::invalid("", "DeleteOptions", "",
+                      {{FieldError::Type::kNotSupported, "propagationPolicy", "\"" + d.propagation + "\"",
+                        "supported values: \"Foreground\", \"Background\", \"Orphan\""}}));
+  }
+  for (auto& v : kube::arr(o, {"dryRun"})) {
+    if (v != "All") {
+      return std::unexpected(kube::invalid(
+          "", "DeleteOptions", "",
+          {{FieldError::Type::kNotSupported, "dryRun", boost::json::serialize(v), "supported values: \"All\""}}));
+    }
+    d.dry_run = true;
+  }
+  return d;
 }
 
 Expected<DeleteRequest> parse_delete(const http::Request& r) {

@@ -20,7 +20,9 @@ Expected<ListParams> parse_list(const http::Request& r, const Route& route);
 
 Expected<WriteOptions> parse_write(const http::Request& r);
 
-// Query over body.
+// metav1.DeleteOptions. 400 for what they may not hold.
+Expected<DeleteRequest> parse_delete_options(const Object& o);
+// The body, then the query, which wins.
 Expected<DeleteRequest> parse_delete(const http::Request& r);
 
 Expected<Revision> parse_get_version(const http::Request& r);

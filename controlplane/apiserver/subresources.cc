@@ -157,40 +157,4 @@ Expected<> evict_pod(Registry& r, ObjectName at, const Object& eviction, const W
   return {};
 }
 
-Expected<DeleteRequest> parse_delete_options(const Object& o) {
-  DeleteRequest d;
-  if (auto* grace = kube::find(o, {"gracePeriodSeconds"}); grace != nullptr && !grace->is_null()) {
-    if (!grace->is_int64()) return std::unexpected(kube::bad_request("gracePeriodSeconds: must be an integer"));
-    d.grace_seconds = grace->get_int64();
-  }
-  d.uid = kube::str(o, {"preconditions", "uid"});
-  d.resource_version = kube::str(o, {"preconditions", "resourceVersion"});
-  d.propagation = kube::str(o, {"propagationPolicy"});
-  if (auto* orphan = kube::find(o, {"orphanDependents"}); orphan != nullptr && orphan->is_bool()) {
-    if (!d.propagation.empty()) {
-      return std::unexpected(
-          kube::invalid("", "DeleteOptions", "",
-                        {{FieldError::Type::kInvalid, "propagationPolicy", "\"" + d.propagation + "\"",
-                          "orphanDependents and deletionPropagation cannot be both set"}}));
-    }
-    d.propagation = orphan->get_bool() ? "Orphan" : "Background";
-  }
-  if (!d.propagation.empty() && d.propagation != "Orphan" && d.propagation != "Background" &&
-      d.propagation != "Foreground") {
-    return std::unexpected(
-        kube::invalid("", "DeleteOptions", "",
-                      {{FieldError::Type::kNotSupported, "propagationPolicy", "\"" + d.propagation + "\"",
-                        "supported values: \"Foreground\", \"Background\", \"Orphan\""}}));
-  }
-  for (auto& v : kube::arr(o, {"dryRun"})) {
-    if (v != "All") {
-      return std::unexpected(kube::invalid(
-          "", "DeleteOptions", "",
-          {{FieldError::Type::kNotSupported, "dryRun", boost::json::serialize(v), "supported values: \"All\""}}));
-    }
-    d.dry_run = true;
-  }
-  return d;
-}
-
 }  // namespace hawser::apiserver

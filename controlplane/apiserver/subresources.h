@@ -22,7 +22,4 @@ Expected<Object> patch_scale(Registry& r, const Kind& k, ObjectName at, kube::Pa
 Expected<> bind_pod(Registry& r, ObjectName at, const Object& binding, const WriteOptions& w);
 Expected<> evict_pod(Registry& r, ObjectName at, const Object& eviction, const WriteOptions& w);
 
-// metav1.DeleteOptions: the body, then the query, which wins. 400 for what they may not hold.
-Expected<DeleteRequest> parse_delete_options(const Object& o);
-
 }  // namespace hawser::apiserver
