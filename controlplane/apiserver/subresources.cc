@@ -5,6 +5,7 @@
 
 #include <boost/json/serialize.hpp>
 
+#include "controlplane/apiserver/request_options.h"
 #include "lib/base/time_text.h"
 
 namespace hawser::apiserver {
