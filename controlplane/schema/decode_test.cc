@@ -165,5 +165,18 @@ TEST(Decode, DepthAndAliasesAreBounded) {
   EXPECT_NE(got.error().message.find("excessive aliasing"), std::string::npos);
 }
 
+TEST(Decode, ManyKeysAndNumbersOutOfRange) {
+  const auto& k = kind_named("ConfigMap");
+  std::string body = "{\"data\":{";
+  for (int i = 0; i < 100; i++) body += fmt::format("\"k{}\":\"v\",", i);
+  auto decoded = decode(k, body + "\"k40\":\"w\"}}", MediaType::kJson, FieldValidation::kWarn);
+  ASSERT_TRUE(decoded) << decoded.error().message;
+  EXPECT_EQ(decoded->warnings, std::vector<std::string>{"duplicate field \"data.k40\""});
+  EXPECT_EQ(decoded->object["data"].as_object().size(), 100u);
+  // What cannot be written as JSON again is not read either.
+  for (const char* number : {"1e400", "0e400", "-1e400"})
+    EXPECT_FALSE(decode(k, fmt::format("{{\"x\":{}}}", number), MediaType::kJson, FieldValidation::kIgnore)) << number;
+}
+
 }  // namespace
 }  // namespace hawser::schema
