@@ -22,7 +22,7 @@ class Lab:
         self.cluster = Cluster(os.path.join(build, "bench-lab"), build)
         self.cluster.down()
         try:
-            self.cluster.up(_quiet, 26443)
+            self.cluster.up(_quiet, 0)
         except BaseException:
             self.cluster.down()
             raise

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""python3 tests/e2e [PATTERN...]: brings up a cluster of its own (the quickstart's, in another folder and on another port), drives it with
+"""python3 tests/e2e [PATTERN...]: brings up a cluster of its own (the quickstart's, in another folder and on a free port), drives it with
 kubectl, and takes it down. Cases are the functions case_* of the modules in MODULES; PATTERN selects by part of the name."""
 import argparse
 import contextlib
@@ -19,7 +19,6 @@ import workload_test  # noqa: E402
 from harness import Cluster, Environment, LabError, ROOT  # noqa: E402
 
 MODULES = (kubectl_test, workload_test, network_test, errors_test, kill_test)
-API_PORT = 16443
 
 
 @contextlib.contextmanager
@@ -59,7 +58,7 @@ def main():
             cluster.down()
             before = leftovers.snapshot()
         try:
-            cluster.up(step, API_PORT)
+            cluster.up(step, 0)
         except LabError as e:
             print(f"FAIL cluster up: {e}\n0 passed, 1 failed, 0 skipped")
             cluster.down()

@@ -121,7 +121,8 @@ def case_patch_and_edit(e):
     got = e.get("configmap", "c")
     check(got["data"] == {"y": "4", "z": "3"} and got["metadata"]["labels"] == {"a": "1", "b": "2"}, f"after three patches: {got}")
     said = e.kubectl("patch", "configmap", "c", "--type=json", "-p", '[{"op":"test","path":"/data/y","value":"9"}]', fails=True)
-    check("test" in said, said)
+    # kubectl 1.20 leaves the server's message out of an answer 422 without a kind.
+    check("test" in said or said.strip() == "The request is invalid", said)
     e.kubectl("replace", "-f", "-", input=json.dumps({**got, "data": {"only": "this"}}))
     said = e.kubectl("replace", "-f", "-", input=json.dumps({**got, "data": {"lost": "update"}}), fails=True)
     check("Conflict" in said or "modified" in said, f"an old resourceVersion is a conflict: {said}")
@@ -181,7 +182,8 @@ def case_logs_options(e):
     follow = subprocess.Popen([e.path, "-n", e.namespace, "logs", "-f", "talk"], env=e.kubectl_env, stdout=subprocess.PIPE, text=True)
     check(follow.stdout.readline() == "line 1\n", "logs -f begins at the start")
     e.kubectl("delete", "pod", "talk", "--now")
-    check("late" in follow.communicate(timeout=20)[0], "logs -f ends with the container")
+    check("late" in follow.stdout.read(), "logs -f shows the rest and ends with the container")
+    follow.wait(20)
     said = e.kubectl("logs", "nothing", fails=True)
     check('pods "nothing" not found' in said, said)
 
@@ -190,7 +192,7 @@ def case_anonymous_is_refused(e):
     import ssl
     import urllib.error
     import urllib.request
-    port = e.cluster._state()["api_port"]
+    port = e.cluster.api_port
     for path, want in (("/api/v1/pods", 401), ("/readyz", 200)):
         try:
             status = urllib.request.urlopen(f"https://127.0.0.1:{port}{path}", context=ssl._create_unverified_context(), timeout=5).status

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A Pod as the API server passes it on, to sandbox and container configurations: total for every pod that has the shape of one, valid or
-// not.
+// A Pod as the API server passes it on, to sandbox and container configurations: total for every pod that has the shape
+// of one, valid or not.
 #include "controlplane/agent/pod_config.h"
 #include "controlplane/agent/pod_env.h"
 #include "controlplane/agent/pod_spec.h"
@@ -37,7 +37,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   schema::set_defaults(kind, decoded->object);
   auto pod = agent::parse_pod(std::make_shared<const kube::Object>(std::move(decoded->object)));
   agent::NodeSettings node;
-  node.name = "node-1";
+  node.node_name = "node-1";
   (void)agent::sandbox_config(*pod, node, agent::DnsConfig{}, 0);
   for (const auto* list : {&pod->init, &pod->main}) {
     for (const auto& c : *list) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Texts that the agent reads. Line 1: a quantity; line 2: an image reference; line 3: a text with $(VAR) references; the rest: a container's
-// log, and a resolv.conf.
+// Texts that the agent reads. Line 1: a quantity; line 2: an image reference; line 3: a text with $(VAR) references;
+// the rest: a container's log, and a resolv.conf.
 #include "controlplane/agent/cri_log.h"
 #include "controlplane/agent/image_ref.h"
 #include "controlplane/agent/pod_config.h"

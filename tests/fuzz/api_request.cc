@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a client says around the body. Line 1: the target; line 2: Accept; line 3: Content-Type; the rest: the body of a delete. All of it
-// is total, errors are the client's (4xx), and a continue token that is accepted says the same when it is sent again.
+// What a client says around the body. Line 1: the target; line 2: Accept; line 3: Content-Type; the rest: the body of a
+// delete. All of it is total, errors are the client's (4xx), and a continue token that is accepted says the same when
+// it is sent again.
 #include "controlplane/apiserver/continue_token.h"
 #include "controlplane/apiserver/negotiate.h"
 #include "controlplane/apiserver/request_options.h"

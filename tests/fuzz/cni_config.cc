@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The plugin's input. Line 1: CNI_COMMAND; line 2: CNI_ARGS; line 3: CNI_CONTAINERID; line 4: CNI_IFNAME; the rest: standard
-// input. What is accepted obeys the rules that the verbs rely on.
+// The plugin's input. Line 1: CNI_COMMAND; line 2: CNI_ARGS; line 3: CNI_CONTAINERID; line 4: CNI_IFNAME; the rest:
+// standard input. What is accepted obeys the rules that the verbs rely on.
 #include "cni-plugin/config.h"
-
 #include "cni-plugin/version.h"
 #include "tests/fuzz/fuzz.h"
 

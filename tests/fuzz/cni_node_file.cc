@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // node.json: what is accepted is usable, and comes back from text().
 #include "cni-plugin/node_file.h"
-
 #include "tests/fuzz/fuzz.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Results of every CNI version. Line 1: the version; the rest: the result as a plugin of it printed it. Converting to a version
-// and back loses nothing that the version can hold.
-#include "cni-plugin/attachment_result.h"
-
+// Results of every CNI version. Line 1: the version; the rest: the result as a plugin of it printed it. Converting to a
+// version and back loses nothing that the version can hold.
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 
+#include "cni-plugin/attachment_result.h"
 #include "cni-plugin/version.h"
 #include "tests/fuzz/fuzz.h"
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the fuzz targets share. A target is one file with LLVMFuzzerTestOneInput: it takes the input apart with Input, calls
-// one parser, and states with check() what must hold of what came out. A broken check() aborts, which libFuzzer reports with
-// the input. Targets keep no state between inputs.
+// What the fuzz targets share. A target is one file with LLVMFuzzerTestOneInput: it takes the input apart with Input,
+// calls one parser, and states with check() what must hold of what came out. A broken check() aborts, which libFuzzer
+// reports with the input. Targets keep no state between inputs.
 #pragma once
 
 #include <cstddef>
@@ -14,8 +14,7 @@
 
 namespace hawser::fuzz {
 
-inline void check(bool holds, const std::string& what = {},
-                  std::source_location at = std::source_location::current()) {
+inline void check(bool holds, const std::string& what = {}, std::source_location at = std::source_location::current()) {
   if (holds) return;
   std::fprintf(stderr, "%s:%u: broken invariant: %s\n", at.file_name(), static_cast<unsigned>(at.line()), what.c_str());
   std::abort();

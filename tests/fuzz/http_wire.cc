@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// HTTP/1.1 parsers. The first byte says how the rest, the bytes of a connection, is cut into pieces: wherever they are cut, the
-// same message comes out; and a request that was read and is written again reads the same.
-#include "lib/http/wire.h"
-
+// HTTP/1.1 parsers. The first byte says how the rest, the bytes of a connection, is cut into pieces: wherever they are
+// cut, the same message comes out; and a request that was read and is written again reads the same.
 #include <memory>
 #include <optional>
 
+#include "lib/http/wire.h"
 #include "tests/fuzz/fuzz.h"
 
 namespace {

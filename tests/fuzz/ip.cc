@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // IpAddr, Cidr and MacAddr: every text that is accepted comes back from text(), and the arithmetic agrees with itself.
 #include "lib/base/ip.h"
+
 #include "tests/fuzz/fuzz.h"
 
 namespace {

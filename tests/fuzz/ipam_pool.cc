@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The address pool. Line 1: a program of two-character steps on owners 0-9; the rest: damage to the file, as pairs of bytes
-// (place in the file, new value). Steps: t take, q take the address with that number, g give back, k let the process die before its
-// n-th write from here, o open again, v verify, s let n x 10 s pass. On an undamaged file no address is ever held twice and what
-// was taken stays held until given back; on a damaged one nothing but refusals may happen.
+// The address pool. Line 1: a program of two-character steps on owners 0-9; the rest: damage to the file, as pairs of
+// bytes (place in the file, new value). Steps: t take, q take the address with that number, g give back, k let the
+// process die before its n-th write from here, o open again, v verify, s let n x 10 s pass. On an undamaged file no
+// address is ever held twice and what was taken stays held until given back; on a damaged one nothing but refusals may
+// happen.
 #include <map>
 #include <vector>
 

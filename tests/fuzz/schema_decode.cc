@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Request bodies. Line 1: the kind, with " yaml" behind it for YAML; the rest: the body. A decoded object decodes strictly to itself,
-// defaulting is idempotent and keeps the shape, and validation and tables are total.
+// Request bodies. Line 1: the kind, with " yaml" behind it for YAML; the rest: the body. A decoded object decodes
+// strictly to itself, defaulting is idempotent and keeps the shape, and validation and tables are total.
 #include <boost/json/serialize.hpp>
 
 #include "controlplane/schema/schema.h"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Selectors. Line 1: a label selector in query form; line 2: a field selector; the rest: an object that serves as selector in
-// API form and as labels. A parsed selector's text selects the same.
+// Selectors. Line 1: a label selector in query form; line 2: a field selector; the rest: an object that serves as
+// selector in API form and as labels. A parsed selector's text selects the same.
 #include "lib/kube/selector.h"
 
 #include <boost/json/parse.hpp>

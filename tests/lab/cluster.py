@@ -96,7 +96,7 @@ class Cluster:
     # --- up -------------------------------------------------------------------------------------------------------------------------
 
     def up(self, step, api_port=6443):
-        """step(text): context manager that prints one line of progress."""
+        """step(text): context manager that prints one line of progress. api_port 0: any free one."""
         with step("hosts: control, 3 nodes, outside, one fabric"):
             self._prepare(api_port)
             self._start_hosts()
@@ -123,7 +123,7 @@ class Cluster:
         except OSError as e:
             raise LabError(f"127.0.0.1:{api_port} for the API server: {e.strerror}; free it or give --api-port") from e
         self.api_socket.listen(1024)
-        state = {"sysctls": {n: sysctl(n) for n in SYSCTLS}, "api_port": api_port}
+        state = {"sysctls": {n: sysctl(n) for n in SYSCTLS}, "api_port": self.api_socket.getsockname()[1]}
         with open(self._path("state.json"), "w") as f:
             json.dump(state, f)
         for name, least in SYSCTLS.items():
@@ -168,7 +168,7 @@ class Cluster:
         control.set_services({"controlplane": self.control_plane_service})
         admin = self._path("hosts", "control", "data", "admin.kubeconfig")
         wait_for("the control plane's admin.kubeconfig", lambda: os.path.exists(admin), 20)
-        self._write_kubeconfig("kubernetes-admin", "system:masters", f"https://127.0.0.1:{self._state()['api_port']}", self.kubeconfig)
+        self._write_kubeconfig("kubernetes-admin", "system:masters", f"https://127.0.0.1:{self.api_port}", self.kubeconfig)
         self.api_socket.close()
         wait_for("the API server", lambda: self.api_ok("/readyz"), 20)
 
@@ -253,6 +253,10 @@ class Cluster:
 
     # --- use ------------------------------------------------------------------------------------------------------------------------
 
+    @property
+    def api_port(self):
+        return self._state()["api_port"]
+
     def _state(self):
         with open(self._path("state.json")) as f:
             return json.load(f)
@@ -272,7 +276,7 @@ class Cluster:
 
     def api(self, method, path, body=None, content_type="application/json"):
         """One API call as the administrator; returns the JSON, raises LabError with the server's message."""
-        connection = http.client.HTTPSConnection("127.0.0.1", self._state()["api_port"], context=self._tls(), timeout=30)
+        connection = http.client.HTTPSConnection("127.0.0.1", self.api_port, context=self._tls(), timeout=30)
         try:
             connection.request(method, path, json.dumps(body) if body is not None else None, {"Content-Type": content_type})
             response = connection.getresponse()
