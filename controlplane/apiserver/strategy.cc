@@ -77,7 +77,9 @@ void add_default_tolerations(Object& spec) {
 void admit_pod(Object& o) {
   auto& spec = kube::ensure(o, {"spec"});
   if (kube::str(spec, {"serviceAccountName"}).empty()) spec["serviceAccountName"] = "default";
-  spec["serviceAccount"] = spec["serviceAccountName"];
+  // A copy: the new member may move the others.
+  Value account = spec["serviceAccountName"];
+  spec["serviceAccount"] = std::move(account);
   if (!spec.contains("priority")) spec["priority"] = 0;
   if (!spec.contains("preemptionPolicy")) spec["preemptionPolicy"] = "PreemptLowerPriority";
   add_default_tolerations(spec);
@@ -91,7 +93,8 @@ void admit_namespace(Object& o) {
   auto& list = finalizers.get_array();
   if (std::ranges::find(list, Value(kNamespaceFinalizer)) == list.end()) list.emplace_back(kNamespaceFinalizer);
   o["status"] = Object{{"phase", "Active"}};
-  kube::ensure(o, {"metadata", "labels"})["kubernetes.io/metadata.name"] = kube::name(o);
+  std::string name(kube::name(o));
+  kube::ensure(o, {"metadata", "labels"})["kubernetes.io/metadata.name"] = name;
 }
 
 void keep(const Object& from, Object& to, std::string_view key) {
@@ -176,6 +179,7 @@ void prepare_update(const Kind& k, const Object& old, Object& next, std::string_
   } else if (k.has_status && subresource != "binding") {
     keep(old, next, "status");
   }
+  if (is_namespace(k) && subresource.empty()) keep(old, next, "spec");
   auto& before = kube::obj(old, {"metadata"});
   auto& metadata = kube::ensure(next, {"metadata"});
   for (auto* key : {"name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds",
@@ -184,7 +188,6 @@ void prepare_update(const Kind& k, const Object& old, Object& next, std::string_
   }
   metadata.erase("managedFields");
   metadata.erase("selfLink");
-  if (is_namespace(k) && subresource.empty()) keep(old, next, "spec");
   if (k.has_generation && subresource != "status" && !same_member(old, next, "spec")) {
     metadata["generation"] = kube::num(old, {"metadata", "generation"}) + 1;
   }
