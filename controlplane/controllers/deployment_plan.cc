@@ -117,7 +117,7 @@ class Planner {
 
   void create_current() {
     if (sets_.current) return;
-    const std::int64_t room = is_recreate(d_) ? wanted(d_) : wanted(d_) + limits_.surge - sets_.total_size();
+    const std::int64_t room = is_recreate(d_) ? wanted(d_) : wanted(d_) + limits_.surge - sets_.total_present();
     const std::int64_t n = std::clamp<std::int64_t>(room, 0, wanted(d_));
     sets_.current.emplace(make_replica_set(d_, 0));
     set_revision(*sets_.current);
@@ -226,25 +226,25 @@ class Planner {
     PlannedSet& s = *sets_.current;
     if (s.size() == wanted(d_)) return resize(s, wanted(d_));
     if (s.size() > wanted(d_)) return resize(s, wanted(d_));
-    const std::int64_t room = wanted(d_) + limits_.surge - sets_.total_size();
+    const std::int64_t room = wanted(d_) + limits_.surge - sets_.total_present();
     if (room <= 0) return false;
     return resize(s, s.size() + std::min(room, wanted(d_) - s.size()));
   }
 
   void lower_old() {
     const std::int64_t min_available = wanted(d_) - limits_.unavailable;
-    const std::int64_t not_yet = std::max<std::int64_t>(0, sets_.current->size() - sets_.current->available());
+    const std::int64_t not_yet = sets_.current->size() - sets_.current->lasting();
     const std::int64_t removable = sets_.total_size() - min_available - not_yet;
     if (removable <= 0) return;
     // Old pods that are not available go first: they serve nobody, and they could hold the rollout up for ever.
     std::vector<std::int64_t> sizes;
     std::int64_t left = removable;
     for (const PlannedSet& s : sets_.old) {
-      const std::int64_t broken = std::clamp<std::int64_t>(s.size() - s.available(), 0, left);
+      const std::int64_t broken = std::min(s.size() - s.lasting(), left);
       sizes.push_back(s.size() - broken);
       left -= broken;
     }
-    std::int64_t spare = sets_.total_available() - min_available;
+    std::int64_t spare = sets_.total_lasting() - min_available;
     for (std::size_t i = 0; i < sizes.size() && spare > 0; ++i) {
       const std::int64_t n = std::min(sizes[i], spare);
       sizes[i] -= n;

@@ -6,8 +6,10 @@
 // Theory of operation: the ReplicaSet whose template equals the Deployment's is the new one, the others are old. Each
 // pass finds or makes the new one, gives it the highest revision, then moves at most one step: scales the whole
 // Deployment in proportion if its size changed, else raises the new ReplicaSet as far as maxSurge allows and lowers the
-// old ones as far as maxUnavailable allows. Sizes are counted from the specs of the ReplicaSets and availability from
-// their status, so a pass that is repeated before the pods have followed does not go further than the first one.
+// old ones as far as maxUnavailable allows. Sizes are
+// counted from the specs of the ReplicaSets, what exists and is available also from their status, each time the more
+// cautious of the two: a pass that is repeated before the pods have followed does not go further than the first one,
+// and maxSurge and maxUnavailable hold at every moment.
 #pragma once
 
 #include <optional>

@@ -65,9 +65,15 @@ std::int64_t PlannedSets::total_size() {
   return n;
 }
 
-std::int64_t PlannedSets::total_available() {
+std::int64_t PlannedSets::total_lasting() {
   std::int64_t n = 0;
-  for (const PlannedSet* s : all()) n += s->available();
+  for (const PlannedSet* s : all()) n += s->lasting();
+  return n;
+}
+
+std::int64_t PlannedSets::total_present() {
+  std::int64_t n = 0;
+  for (const PlannedSet* s : all()) n += std::max(s->size(), s->pods());
   return n;
 }
 

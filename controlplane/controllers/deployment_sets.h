@@ -3,6 +3,7 @@
 // and what changed is collected at the end. Used by the Deployment plan only; one thread.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -25,6 +26,8 @@ class PlannedSet {
   [[nodiscard]] bool changed() const { return changed_.has_value(); }
   [[nodiscard]] std::int64_t size() const { return kube::num(object(), {"spec", "replicas"}, 1); }
   [[nodiscard]] std::int64_t available() const { return kube::num(object(), {"status", "availableReplicas"}); }
+  // Those that stay: the status may still count pods that a smaller size has already taken away.
+  [[nodiscard]] std::int64_t lasting() const { return std::min(available(), size()); }
   [[nodiscard]] std::int64_t pods() const { return kube::num(object(), {"status", "replicas"}); }
   [[nodiscard]] std::int64_t ready() const { return kube::num(object(), {"status", "readyReplicas"}); }
 
@@ -47,7 +50,9 @@ struct PlannedSets {
   static PlannedSets from(const Object& deployment, std::span<const ObjectPtr> sets);
   [[nodiscard]] std::vector<PlannedSet*> all();
   [[nodiscard]] std::int64_t total_size();
-  [[nodiscard]] std::int64_t total_available();
+  [[nodiscard]] std::int64_t total_lasting();
+  // Pods that exist or are asked for: a set that was made smaller may not have removed its pods yet.
+  [[nodiscard]] std::int64_t total_present();
 };
 
 // A new ReplicaSet of `replicas` pods for the Deployment's template, without revision.

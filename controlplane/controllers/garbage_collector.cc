@@ -31,8 +31,17 @@ class GarbageCollector final : public Controller {
       node = *found;
       dependents = graph_.dependents(uid);
     }
-    const CollectPlan plan = plan_collect(*node.object, dependents,
-                                          [&](const Object& ref, std::string_view ns) { return state_of(ref, ns); });
+    const auto owners = [&](const Object& ref, std::string_view ns) { return state_of(ref, ns); };
+    CollectPlan plan = plan_collect(*node.object, dependents, owners);
+    if (plan.action == Action::kDelete) {
+      // The cache of this kind may be behind: somebody, we ourselves perhaps, may have just taken the reference off.
+      auto live = ctx_.client.get(resource(node.kind), kube::ns(*node.object), kube::name(*node.object));
+      if (!live && is_not_found(live.error())) return std::nullopt;
+      if (!live) return propagate(live);
+      if (kube::uid(**live) != uid) return std::nullopt;
+      node.object = *live;
+      plan = plan_collect(*node.object, dependents, owners);
+    }
     auto done = apply(node, dependents, plan);
     if (!done) return propagate(done);
     return std::nullopt;
@@ -98,7 +107,9 @@ class GarbageCollector final : public Controller {
       case Action::kRetry:
         return fail(EAGAIN, "an owner of {} {} cannot be looked up", r.plural, kube::key(*node.object));
       case Action::kDelete:
-        return ctx_.remove(r, *node.object, {.propagation = plan.propagation});
+        return ctx_.remove(
+            r, *node.object,
+            {.resource_version = std::string(kube::resource_version(*node.object)), .propagation = plan.propagation});
       case Action::kDropReferences:
         return drop_references(node, plan.gone);
       case Action::kOrphanDependents:
