@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+
+#include "lib/base/clock.h"
+#include "proxyd/conntrack/reconcile.h"
+
+namespace hawser::proxy {
+namespace {
+
+Target at(std::string_view addr, std::uint16_t port) {
+  return {*IpAddr::parse(addr), port};
+}
+
+Flow flow(Target destination, Target answers_from, std::uint8_t protocol = IPPROTO_UDP) {
+  return {
+      .protocol = protocol, .source = at("10.244.0.9", 4000), .destination = destination, .answers_from = answers_from};
+}
+
+// One UDP Service on 10.96.0.53:53 and node port 30053: endpoint 10.244.1.2:8053, draining 10.244.1.3:8053.
+DesiredState one_service(std::vector<Target> targets = {at("10.244.1.2", 8053)}) {
+  auto s = std::make_shared<ServiceState>();
+  s->key = "default/dns";
+  Frontend vip{
+      .addr = *IpAddr::parse("10.96.0.53"), .family = AF_INET, .protocol = IPPROTO_UDP, .port = 53, .targets = targets};
+  vip.draining = {at("10.244.1.3", 8053)};
+  Frontend node_port = vip;
+  node_port.addr = IpAddr();
+  node_port.port = 30053;
+  s->frontends = {vip, node_port};
+  DesiredState d;
+  d.services = {s};
+  return d;
+}
+
+TEST(StaleFlows, Table) {
+  struct Case {
+    int line;
+    const char* name;
+    Flow flow;
+    bool stale;
+  };
+  const Case cases[] = {
+      {__LINE__, "to a current endpoint", flow(at("10.96.0.53", 53), at("10.244.1.2", 8053)), false},
+      {__LINE__, "to a draining endpoint", flow(at("10.96.0.53", 53), at("10.244.1.3", 8053)), false},
+      {__LINE__, "to an endpoint that is gone", flow(at("10.96.0.53", 53), at("10.244.1.9", 8053)), true},
+      {__LINE__, "to another port of an endpoint", flow(at("10.96.0.53", 53), at("10.244.1.2", 8054)), true},
+      {__LINE__, "never translated", flow(at("10.96.0.53", 53), at("10.96.0.53", 53)), true},
+      {__LINE__, "another port of the VIP", flow(at("10.96.0.53", 54), at("10.244.1.9", 8053)), false},
+      {__LINE__, "TCP", flow(at("10.96.0.53", 53), at("10.244.1.9", 8053), IPPROTO_TCP), false},
+      {__LINE__, "node port, gone endpoint", flow(at("192.0.2.11", 30053), at("10.244.1.9", 8053)), true},
+      {__LINE__, "node port, current endpoint", flow(at("192.0.2.11", 30053), at("10.244.1.2", 8053)), false},
+      {__LINE__, "node port, never translated", flow(at("192.0.2.11", 30053), at("192.0.2.11", 30053)), true},
+      {__LINE__, "the node port's number elsewhere", flow(at("203.0.113.5", 30053), at("203.0.113.5", 30053)), false},
+      {__LINE__, "foreign, translated", flow(at("203.0.113.5", 53), at("10.244.1.9", 8053)), false},
+      {__LINE__, "VIP of a Service that is gone", flow(at("10.96.0.99", 53), at("10.244.1.9", 8053)), true},
+      {__LINE__, "that VIP, never translated", flow(at("10.96.0.99", 53), at("10.96.0.99", 53)), false},
+  };
+  auto desired = one_service();
+  std::set<FrontendKey> gone{{*IpAddr::parse("10.96.0.99"), AF_INET, 53}};
+  std::vector<IpAddr> node{*IpAddr::parse("192.0.2.11")};
+  for (const auto& c : cases) {
+    EXPECT_EQ(stale_flows({desired, gone, node}, {c.flow}).size(), c.stale ? 1u : 0u) << c.line << ": " << c.name;
+  }
+}
+
+TEST(ConntrackReconciler, FollowsServicesThatComeAndGo) {
+  FakeConntrack table;
+  metrics::Registry registry;
+  FakeClock clock;
+  ConntrackReconciler r(table, registry, clock);
+  std::vector<IpAddr> node{*IpAddr::parse("192.0.2.11")};
+  table.flows = {flow(at("10.96.0.53", 53), at("10.244.1.2", 8053))};
+
+  // Without a UDP Service the kernel is not even asked.
+  EXPECT_EQ(*r.run(DesiredState(), node), 0);
+  EXPECT_EQ(table.lists, 0);
+  // The flow's endpoint is current.
+  EXPECT_EQ(*r.run(one_service(), node), 0);
+  // All endpoints go: the flow must not stay with the dead one.
+  EXPECT_EQ(*r.run(one_service({}), node), 1);
+  EXPECT_TRUE(table.flows.empty());
+  // The Service goes while a flow is there.
+  table.flows = {flow(at("10.96.0.53", 53), at("10.244.1.3", 8053))};
+  EXPECT_EQ(*r.run(DesiredState(), node), 1);
+  EXPECT_EQ(*r.run(DesiredState(), node), 0);
+  EXPECT_NE(registry.text().find("kubeproxy_conntrack_reconciler_deleted_entries_total 2"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace hawser::proxy

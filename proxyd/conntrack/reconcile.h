@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// Stale UDP flows. A UDP client that never closes its socket keeps its conntrack entry alive for ever, and with it the
+// endpoint that was chosen at first, long after that endpoint is gone [P71, X01]. kube-proxy clears entries upon events
+// ("endpoint removed", "from none to some") and so misses what it did not see. Here the whole table is compared with
+// the desired state: level-triggered, so restarts and lost events change nothing.
+//
+// A flow is stale if its original destination is a UDP frontend of ours and its answers come from no endpoint that the
+// frontend may use now (draining ones may be used by the flows they have). That includes a flow that was never
+// translated, made before there were endpoints or rules. A flow to a frontend that was ours and is gone is stale if it
+// was translated. Nothing else is touched [P72].
+#pragma once
+
+#include <cstdint>
+#include <set>
+#include <tuple>
+#include <vector>
+
+#include "lib/base/clock.h"
+#include "lib/base/metrics.h"
+#include "proxyd/conntrack/conntrack.h"
+#include "proxyd/model/desired_state.h"
+
+namespace hawser::proxy {
+
+// What a flow's original destination is compared with: a frontend's (address or, for a node port, the invalid address;
+// family; port).
+using FrontendKey = std::tuple<IpAddr, int, std::uint16_t>;
+
+// UDP frontends of a state.
+[[nodiscard]] std::set<FrontendKey> udp_frontends(const DesiredState& d);
+
+struct StaleInput {
+  const DesiredState& desired;
+  const std::set<FrontendKey>& gone;          // were in an earlier state and are not in this one
+  const std::vector<IpAddr>& node_addresses;  // sorted: where node ports are
+};
+// Those of `flows` that must go. Pure.
+[[nodiscard]] std::vector<Flow> stale_flows(const StaleInput& in, const std::vector<Flow>& flows);
+
+// Runs it against the kernel after each sync. One thread.
+class ConntrackReconciler {
+ public:
+  ConntrackReconciler(Conntrack& table, metrics::Registry& registry, Clock& clock);
+  // Compares and removes; returns how many flows were removed. Without UDP frontends, present or past, the kernel is
+  // not asked. An error leaves the rest for the next run.
+  Result<int> run(const DesiredState& desired, const std::vector<IpAddr>& node_addresses);
+
+ private:
+  Conntrack& table_;
+  Clock& clock_;
+  metrics::Histogram& duration_;
+  metrics::Counter& deleted_;
+  std::set<FrontendKey> current_, gone_;
+};
+
+}  // namespace hawser::proxy

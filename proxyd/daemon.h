@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+// Daemon: keeps this node's Service rules as the API says.
+//
+// Threads. The informers' threads fold events into the tracker and ask for a sync. The runner's thread alone syncs:
+// state -> back end -> conntrack, at once after a quiet time and then at most every few milliseconds. The nftables
+// monitor's thread calls table_changed(). The health servers' threads read what is thread-safe anyway.
+//
+// Nothing is written before all three kinds have been listed, so a start while the API is away leaves the kernel as it
+// is. A failed sync is tried again after a second.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "lib/base/bounded_runner.h"
+#include "lib/kube/client.h"
+#include "lib/kube/informer.h"
+#include "lib/netlink/rtnl.h"
+#include "proxyd/backend.h"
+#include "proxyd/conntrack/reconcile.h"
+#include "proxyd/health/health.h"
+#include "proxyd/model/tracker.h"
+
+namespace hawser::proxy {
+
+struct DaemonOptions {
+  std::string node;
+  Nanos min_interval = std::chrono::milliseconds(5);
+  Nanos audit_interval = std::chrono::seconds(30);  // conntrack, whole
+};
+
+// What the daemon works on, owned by main (or a test).
+struct Kernel {
+  Backend& backend;
+  Conntrack& conntrack;
+  netlink::Rtnl& rtnl;  // for this node's addresses
+};
+
+class Daemon {
+ public:
+  Daemon(DaemonOptions options, kube::Client& client, Kernel kernel, metrics::Registry& registry,
+         Clock& clock = system_clock());
+  ~Daemon();
+  Daemon(const Daemon&) = delete;
+  Daemon& operator=(const Daemon&) = delete;
+
+  void start();
+  // Ends the threads; the kernel keeps what it has.
+  void stop();
+  // Somebody else changed our rules; any thread.
+  void table_changed();
+  [[nodiscard]] const ProxyHealth& health() const { return health_; }
+
+ private:
+  void watch(kube::Informer& informer, bool (Tracker::*fold)(const kube::ObjectPtr&, const kube::ObjectPtr&));
+  void request_sync();
+  Result<> sync();
+  Result<> sync_state(const DesiredStatePtr& state, bool& udp);
+  Result<> reconcile_flows(const DesiredState& state);
+  void note_applied(const DesiredState& state);
+
+  const DaemonOptions options_;
+  Kernel kernel_;
+  Clock& clock_;
+  ProxyMetrics metrics_;
+  ProxyHealth health_;
+  Tracker tracker_;
+  ConntrackReconciler reconciler_;
+  std::atomic<bool> foreign_change_{false};
+
+  // Runner thread only.
+  PendingCounts counts_;                 // not in the kernel yet
+  std::vector<WallTime> trigger_times_;  // of changes that are not in the kernel yet
+  MonoTime next_audit_{};
+  bool flows_pending_ = false;
+  bool first_ = true;
+
+  kube::Informer services_, slices_, nodes_;
+  std::unique_ptr<BoundedRunner> runner_;
+};
+
+}  // namespace hawser::proxy

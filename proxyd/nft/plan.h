@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// Plans of the nftables back end: from what the table holds and what it should hold to one transaction. Pure: no
+// kernel, no clock, no log. The caller applies the transaction; if that fails, the image is to be thrown away and read
+// back.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "lib/nft/transaction.h"
+#include "proxyd/model/desired_state.h"
+#include "proxyd/nft/elements.h"
+
+namespace hawser::proxy {
+
+// What the table holds, beyond its constant part.
+struct TableImage {
+  std::unordered_map<SideId, Side> sides;
+  std::map<std::string, std::uint32_t> chains;  // pick and remember chains: how many sides name each
+  std::map<IpAddr, std::uint32_t> hairpin;      // how many Services have this address on this node
+  bool operator==(const TableImage&) const = default;
+};
+
+// What is wanted: of every key, or only of those that may have changed.
+struct Wants {
+  std::map<SideId, std::optional<WantedSide>> sides;  // nullopt: nothing
+  std::map<IpAddr, std::int64_t> hairpin;             // difference to the image, in Services
+  std::vector<SideId> contested;                      // keys that several Services claim; the first by name has it
+};
+[[nodiscard]] Wants all_wants(const DesiredState& s);
+// From one state to a later one. False: they touch a key that another Service has or claims, so only all_wants() can
+// tell.
+[[nodiscard]] bool changed_wants(const DesiredState& from, const DesiredState& to, const TableImage& image,
+                                 const std::vector<SideId>& contested, Wants& out);
+
+// Element and chain changes for `w`, which `image` then has as done.
+void plan_changes(const Wants& w, TableImage& image, const LayoutOptions& o, nft::Transaction& t);
+
+// A table as it was read back.
+struct Found {
+  nft::TableState table;
+  TableImage image;
+  std::map<std::string, std::vector<nft::Element>> strange;  // by set: elements that this program does not write
+  std::map<std::string, std::vector<nft::Element>> pods;     // by set: what the ranges hold
+};
+// Files one element of a set under its role. The dynamic sets' elements are not asked for.
+void note_element(SetRole role, int family, const nft::Element& e, Found& f);
+
+// Absent, or with base chains or sets that cannot be changed in place: everything is made anew.
+[[nodiscard]] bool must_rebuild(const nft::TableState& table);
+
+// From what was found to what is wanted, whole: the constant part, chains, elements, and the removal of all that is
+// strange. The image afterwards is left in `f`. A table that is as it should be gives an empty transaction.
+[[nodiscard]] nft::Transaction plan_full(Found& f, const Wants& all, const LayoutOptions& o);
+
+}  // namespace hawser::proxy
