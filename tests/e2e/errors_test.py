@@ -81,9 +81,10 @@ def case_control_plane_start_errors(e):
 
 
 def case_daemon_start_errors(e):
-    for binary in ("cni-plugin/overlayd/hawser-overlayd", "proxyd/hawser-proxyd", "controlplane/agent/hawser-agent"):
-        p = subprocess.run([e.cluster.binary(binary), "--kubeconfig", "/nonexistent/kubeconfig", "--node-name", "x"],
-                           capture_output=True, text=True, timeout=20)
+    for binary, *flags in (("cni-plugin/overlayd/hawser-overlayd", "--cluster-cidr", "10.244.0.0/16", "--run-dir", "/nonexistent"),
+                           ("proxyd/hawser-proxyd", "--cluster-cidr", "10.244.0.0/16"), ("controlplane/agent/hawser-agent", "--node-ip", "192.0.2.99")):
+        p = subprocess.run([*e.cluster.hosts["outside"].net(), e.cluster.binary(binary), "--kubeconfig", "/nonexistent/kubeconfig",
+                            "--node-name", "x", *flags], capture_output=True, text=True, timeout=20)
         check(p.returncode == 1, f"{binary}: exit status {p.returncode}: {p.stderr}")
         check("/nonexistent/kubeconfig" in p.stderr, f"{binary}: the error names the file: {p.stderr}")
 
