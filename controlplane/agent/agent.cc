@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <filesystem>
 
+#include <malloc.h>
+
 #include "lib/base/atomic_file.h"
 #include "lib/base/log.h"
 #include "lib/kube/object.h"
@@ -138,6 +140,7 @@ void Agent::loop() {
     }
     if (now >= leftovers && api_known) {
       remove_leftovers();
+      ::malloc_trim(0);  // what a burst of pods took goes back to the machine
       leftovers = now + kRemoveLeftovers;
     }
   }
