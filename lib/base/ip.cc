@@ -11,7 +11,9 @@ namespace hawser {
 
 Result<IpAddr> IpAddr::parse(std::string_view text) {
   char buf[INET6_ADDRSTRLEN];
-  if (text.empty() || text.size() >= sizeof buf) return fail(EINVAL, "\"{}\" is not an IP address", text.substr(0, 64));
+  // inet_pton would stop at a NUL and take what is in front of it.
+  if (text.empty() || text.size() >= sizeof buf || text.contains('\0'))
+    return fail(EINVAL, "\"{}\" is not an IP address", text.substr(0, 64));
   std::memcpy(buf, text.data(), text.size());
   buf[text.size()] = 0;
   IpAddr a;
@@ -75,12 +77,12 @@ Result<Cidr> Cidr::parse(std::string_view text) {
   if (slash == text.npos) return fail(EINVAL, "\"{}\" is not a CIDR: it has no \"/\"", text.substr(0, 64));
   auto addr = IpAddr::parse(text.substr(0, slash));
   if (!addr) return propagate(addr, "CIDR");
-  int prefix = -1;
+  unsigned prefix = 0;  // unsigned: "-0" is no number then
   auto digits = text.substr(slash + 1);
   auto [end, ec] = std::from_chars(digits.data(), digits.data() + digits.size(), prefix);
-  if (ec != std::errc() || end != digits.data() + digits.size() || prefix < 0 || prefix > addr->bits())
+  if (ec != std::errc() || end != digits.data() + digits.size() || prefix > unsigned(addr->bits()))
     return fail(EINVAL, "\"{}\" is not a CIDR: prefix length must be 0 to {}", text.substr(0, 64), addr->bits());
-  return Cidr(*addr, prefix);
+  return Cidr(*addr, static_cast<int>(prefix));
 }
 Cidr Cidr::network() const {
   std::array<std::uint8_t, 16> b{};

@@ -22,6 +22,7 @@ TEST(IpTest, ParsesAndPrintsBothFamilies) {
   for (const char* text : {"", "10.0.0", "10.0.0.256", "10.0.0.01x", "1:2", "localhost", ":::1", "10.0.0.1/24",
                            "0000:0000:0000:0000:0000:0000:0000:0000:0000:0000:0000:0000"})
     EXPECT_FALSE(IpAddr::parse(text)) << text;
+  EXPECT_FALSE(IpAddr::parse(std::string_view("10.0.0.1\0x", 10)));
   EXPECT_FALSE(IpAddr());
   EXPECT_EQ(IpAddr().text(), "invalid");
 }
@@ -48,7 +49,8 @@ TEST(CidrTest, ParsesAndRefuses) {
   EXPECT_EQ(c.size(), 256u);
   EXPECT_EQ(Cidr::parse("fd00::/64")->last().text(), "fd00::ffff:ffff:ffff:ffff");
   EXPECT_EQ(Cidr::parse("fd00::/64")->size(), std::uint64_t{1} << 63);
-  for (const char* text : {"10.0.0.0", "10.0.0.0/33", "10.0.0.0/-1", "10.0.0.0/", "10.0.0.0/8x", "fd00::/129", "x/8"})
+  for (const char* text :
+       {"10.0.0.0", "10.0.0.0/33", "10.0.0.0/-1", "10.0.0.0/-0", "10.0.0.0/", "10.0.0.0/8x", "fd00::/129", "x/8"})
     EXPECT_FALSE(Cidr::parse(text)) << text;
 }
 
