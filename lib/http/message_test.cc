@@ -74,6 +74,21 @@ TEST(WireTest, ParsersTakeAnySplit) {
   }
 }
 
+TEST(WireTest, EmptyChunkedBodyMayDribbleIn) {
+  RequestParser p(1000);
+  std::string unread = "POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+  for (const char* more : {"0\r\n", "\r", "\n"}) {
+    EXPECT_FALSE(p.done());
+    unread += more;
+    auto used = p.feed(unread);
+    ASSERT_TRUE(used) << used.error().text;
+    unread.erase(0, *used);
+  }
+  ASSERT_TRUE(p.done());
+  EXPECT_EQ(p.take().body, "");
+  EXPECT_EQ(unread, "");
+}
+
 TEST(WireTest, AcceptsGzip) {
   auto accepts = [](std::string_view v) {
     Headers h;

@@ -27,6 +27,11 @@ class Parser final : public bhttp::basic_parser<IsRequest> {
   std::function<bool(std::string_view)> on_body;
   bool old_version = false;
 
+  // Whether what comes next is a chunk's header, or the end of the message.
+  [[nodiscard]] bool between_chunks() const {
+    return this->is_header_done() && this->chunked() && chunk_bytes_left_ == 0;
+  }
+
  private:
   void on_request_impl(bhttp::verb, string_view method, string_view target, int version, error_code&) override {
     request.method = view(method);
@@ -53,11 +58,14 @@ class Parser final : public bhttp::basic_parser<IsRequest> {
     return data.size();
   }
   std::size_t on_body_impl(string_view data, error_code& ec) override { return take_body(data, ec); }
-  void on_chunk_header_impl(std::uint64_t, string_view, error_code&) override {}
-  std::size_t on_chunk_body_impl(std::uint64_t, string_view data, error_code& ec) override {
+  void on_chunk_header_impl(std::uint64_t size, string_view, error_code&) override { chunk_bytes_left_ = size; }
+  std::size_t on_chunk_body_impl(std::uint64_t left, string_view data, error_code& ec) override {
+    chunk_bytes_left_ = left - data.size();
     return take_body(data, ec);
   }
   void on_finish_impl(error_code&) override {}
+
+  std::uint64_t chunk_bytes_left_ = 0;
 };
 
 int status_of(const error_code& ec) {
@@ -69,8 +77,12 @@ int status_of(const error_code& ec) {
 
 template <class P>
 Result<std::size_t> feed_parser(P& p, std::string_view bytes) {
+  // "0\r\n\r\n". With less of it, after the "0\r\n", Beast ends the program by an assertion: we wait until it can be
+  // whole.
+  constexpr std::size_t kShortestEnd = 5;
   std::size_t used = 0;
   while (used < bytes.size() && !p.is_done()) {
+    if (p.between_chunks() && bytes.size() - used < kShortestEnd) break;
     error_code ec;
     std::size_t n = p.put(boost::asio::const_buffer(bytes.data() + used, bytes.size() - used), ec);
     used += n;
