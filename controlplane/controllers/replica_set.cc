@@ -95,6 +95,9 @@ class ReplicaSetController final : public Controller {
 
   std::optional<ReplicaFailure> manage(const Object& rs, const std::vector<ObjectPtr>& pods) {
     const ReplicaSetPlan plan = plan_replicas({rs, pods, related(rs, pods), ctx_.clock.wall()});
+    // Nothing can be made in a namespace that is being deleted: no failure, and nothing to try again.
+    const ObjectPtr ns = cache(kube::kNamespaces).get(std::string(kube::ns(rs)));
+    if (plan.create > 0 && ns != nullptr && kube::deleting(*ns)) return std::nullopt;
     if (plan.create > 0) return create_pods(rs, std::min(static_cast<std::size_t>(plan.create), kMaxBurst));
     if (!plan.remove.empty()) return remove_pods(rs, plan.remove);
     return std::nullopt;
