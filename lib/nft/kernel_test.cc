@@ -86,6 +86,7 @@ std::vector<Rule> every_rule() {
                   .build());
   r.push_back(RuleBuilder("pick").dnat_map(AF_INET, aff_key, "affinity4").build());
   r.push_back(RuleBuilder("pick").dnat_map(AF_INET, eps_key, "eps4").build());
+  r.push_back(RuleBuilder("pick").match_set({ip_saddr(AF_INET)}, "pods4").counter().build());
   r.push_back(RuleBuilder("pick").reject_tcp_reset().build());
   r.push_back(RuleBuilder("pick").reject_port_unreachable().build());
   r.push_back(RuleBuilder("postrouting").match_mark(0x4000, Op::kEq).clear_mark_bits(0x4000).masquerade(true).build());

@@ -224,9 +224,10 @@ RuleBuilder& RuleBuilder::match_cidr(const Field& f, Op op, const Cidr& c) {
 
 RuleBuilder& RuleBuilder::match_set(const std::vector<Field>& key, std::string_view set, Op op) {
   load_key(key, 0);
-  Expr e{"lookup", {{NFTNL_EXPR_LOOKUP_SREG, reg(0)}, {NFTNL_EXPR_LOOKUP_SET, std::string(set)}}};
-  if (op == Op::kNeq) e.attrs.emplace_back(NFTNL_EXPR_LOOKUP_FLAGS, std::uint32_t{NFT_LOOKUP_F_INV});
-  add(std::move(e));
+  add({"lookup",
+       {{NFTNL_EXPR_LOOKUP_SREG, reg(0)},
+        {NFTNL_EXPR_LOOKUP_SET, std::string(set)},
+        {NFTNL_EXPR_LOOKUP_FLAGS, op == Op::kNeq ? std::uint32_t{NFT_LOOKUP_F_INV} : 0u}}});
   say(fmt::format("{}{}@{}", key_text(key), op_text(op), set));
   return *this;
 }

@@ -12,6 +12,7 @@ namespace {
 
 constexpr int kFamilies[] = {AF_INET, AF_INET6};
 constexpr int kForgetTries = 5;
+constexpr std::size_t kKeepUnusedChains = 64;
 
 bool contains(const std::vector<Target>& list, const Target& t) {
   return std::ranges::find(list, t) != list.end();
@@ -57,10 +58,10 @@ Result<std::optional<SyncReport>> NftBackend::apply_changes(const DesiredState& 
     if (have == image_->sides.end()) continue;
     stale_clients = stale_clients || loses_clients(have->second, wanted ? &wanted->side : nullptr);
   }
-  nft::Transaction t(kTableFamily, kTable);
-  plan_changes(w, *image_, options_, t);
-  if (auto r = nft_.apply(t); !r) return propagate(r);
-  report.changes = t.size();
+  Steps steps;
+  plan_changes(w, *image_, options_, kKeepUnusedChains, steps);
+  if (auto r = apply_steps(steps); !r) return propagate(r);
+  report.changes = steps.prepare.size() + steps.main.size();
   report.frontends = image_->sides.size();
   if (stale_clients) {
     if (auto r = forget_stale_clients(); !r) return propagate(r);
@@ -74,19 +75,25 @@ Result<SyncReport> NftBackend::apply_full(const DesiredState& state) {
   const bool existed = found->table.exists;
   SyncReport report{.full = true, .udp = true};
   const Wants wants = all_wants(state);
-  const nft::Transaction t = plan_full(*found, wants, options_);
-  if (auto r = nft_.apply(t); !r) return propagate(r);
-  if (existed && !t.empty()) log::info("nft: table differed from the wanted state; {} changes written", t.size());
+  const Steps steps = plan_full(*found, wants, options_);
+  if (auto r = apply_steps(steps); !r) return propagate(r);
+  report.changes = steps.prepare.size() + steps.main.size();
+  if (existed && report.changes > 0)
+    log::info("nft: the table differed from what is wanted; {} changes written", report.changes);
   image_ = std::move(found->image);
   contested_ = wants.contested;
   for (const SideId& id : contested_) {
     log::warn("nft: several Services claim {} port {}; the first by name has it",
               id.node_port() ? "node" : id.addr.text(), id.port);
   }
-  report.changes = t.size();
   report.frontends = image_->sides.size();
   if (auto r = forget_stale_clients(); !r) return propagate(r);
   return report;
+}
+
+Result<> NftBackend::apply_steps(const Steps& steps) {
+  if (auto r = nft_.apply(steps.prepare); !r) return r;
+  return nft_.apply(steps.main);
 }
 
 Result<Found> NftBackend::observe() {

@@ -28,6 +28,7 @@ class NftBackend final : public Backend {
   Result<SyncReport> apply_full(const DesiredState& state);
   Result<std::optional<SyncReport>> apply_changes(const DesiredState& state);  // nothing: has to be full
   Result<Found> observe();
+  Result<> apply_steps(const Steps& steps);
   Result<> forget_stale_clients();
   Result<std::size_t> delete_stale_clients(SetRole role, int family);
 

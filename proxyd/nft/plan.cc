@@ -92,11 +92,12 @@ void change_hairpin(const Wants& w, TableImage& image, ElementChanges& out) {
   }
 }
 
-void delete_unused_chains(TableImage& image, nft::Transaction& t) {
+void delete_unused_chains(TableImage& image, std::size_t keep, nft::Transaction& t) {
   std::vector<std::string> unused;
   for (const auto& [name, uses] : image.chains) {
     if (uses == 0) unused.push_back(name);
   }
+  if (unused.size() <= keep) return;
   for (const auto& name : unused) t.flush_chain(name);  // all first: strange ones may name each other
   for (const auto& name : unused) {
     t.delete_chain(name);
@@ -262,16 +263,16 @@ bool changed_wants(const DesiredState& from, const DesiredState& to, const Table
   return true;
 }
 
-void plan_changes(const Wants& w, TableImage& image, const LayoutOptions& o, nft::Transaction& t) {
+void plan_changes(const Wants& w, TableImage& image, const LayoutOptions& o, std::size_t keep_unused, Steps& steps) {
   std::set<std::string> added;
   for (const auto& [id, wanted] : w.sides) {
-    if (wanted) add_missing_chains(*wanted, image, o, added, t);
+    if (wanted) add_missing_chains(*wanted, image, o, added, steps.chains());
   }
   ElementChanges out;
   plan_sides(w, image, out);
   change_hairpin(w, image, out);
-  out.put_into(t);
-  delete_unused_chains(image, t);
+  out.put_into(steps.main);
+  delete_unused_chains(image, keep_unused, steps.main);
 }
 
 void note_element(SetRole role, int family, const nft::Element& e, Found& f) {
@@ -302,10 +303,6 @@ bool must_rebuild(const nft::TableState& table) {
   for (const auto& c : fixed_chains()) {
     const auto it = table.chains.find(c.name);
     if (it != table.chains.end() && it->second.spec != c) return true;
-  }
-  for (const auto& [name, c] : table.chains) {
-    // A base chain of somebody else's in our table.
-    if (c.spec.base && std::ranges::none_of(fixed_chains(), [&](const auto& f) { return f.name == name; })) return true;
   }
   for (const int family : kFamilies) {
     for (const SetRole role : all_roles()) {
@@ -370,9 +367,11 @@ void count_chain_uses(Found& f) {
 
 }  // namespace
 
-nft::Transaction plan_full(Found& f, const Wants& all, const LayoutOptions& o) {
-  nft::Transaction t(kTableFamily, kTable);
+Steps plan_full(Found& f, const Wants& all, const LayoutOptions& o) {
+  Steps steps;
+  nft::Transaction& t = steps.main;
   if (must_rebuild(f.table)) {
+    steps.together = true;
     t.add_table("Services, by hawser-proxyd");
     if (f.table.exists) {
       // In one transaction: no packet finds the table missing.
@@ -387,7 +386,7 @@ nft::Transaction plan_full(Found& f, const Wants& all, const LayoutOptions& o) {
   for (const auto& [id, side] : f.image.sides) w.sides.try_emplace(id, std::nullopt);
   for (const auto& [a, n] : f.image.hairpin) w.hairpin[a] -= n;
   plan_chain_rules(f, w, o, t);
-  plan_changes(w, f.image, o, t);
+  plan_changes(w, f.image, o, 0, steps);
   for (const auto& [name, set] : f.table.sets) {
     bool ours = false;
     for (const int family : kFamilies) {
@@ -395,7 +394,7 @@ nft::Transaction plan_full(Found& f, const Wants& all, const LayoutOptions& o) {
     }
     if (!ours) t.delete_set(name);
   }
-  return t;
+  return steps;
 }
 
 }  // namespace hawser::proxy

@@ -36,8 +36,21 @@ struct Wants {
 [[nodiscard]] bool changed_wants(const DesiredState& from, const DesiredState& to, const TableImage& image,
                                  const std::vector<SideId>& contested, Wants& out);
 
-// Element and chain changes for `w`, which `image` then has as done.
-void plan_changes(const Wants& w, TableImage& image, const LayoutOptions& o, nft::Transaction& t);
+// Two transactions, to be applied in this order.
+//
+// A packet runs through the rules of the generation in which it entered a hook, but looks elements up in the current
+// one. So it can be sent to a chain that is younger than it, and finds no rules there. Chains are therefore made
+// (prepare) before elements name them (main).
+struct Steps {
+  nft::Transaction prepare{kTableFamily, kTable};
+  nft::Transaction main{kTableFamily, kTable};
+  bool together = false;  // a table made anew appears to packets as a whole, so main has everything
+  nft::Transaction& chains() { return together ? main : prepare; }
+};
+
+// Element and chain changes for `w`, which `image` then has as done. Chains that nothing names any more are kept for
+// the next Service with so many targets, up to `keep_unused` of them.
+void plan_changes(const Wants& w, TableImage& image, const LayoutOptions& o, std::size_t keep_unused, Steps& steps);
 
 // A table as it was read back.
 struct Found {
@@ -53,7 +66,7 @@ void note_element(SetRole role, int family, const nft::Element& e, Found& f);
 [[nodiscard]] bool must_rebuild(const nft::TableState& table);
 
 // From what was found to what is wanted, whole: the constant part, chains, elements, and the removal of all that is
-// strange. The image afterwards is left in `f`. A table that is as it should be gives an empty transaction.
-[[nodiscard]] nft::Transaction plan_full(Found& f, const Wants& all, const LayoutOptions& o);
+// strange. The image afterwards is left in `f`. A table that is as it should be gives empty transactions.
+[[nodiscard]] Steps plan_full(Found& f, const Wants& all, const LayoutOptions& o);
 
 }  // namespace hawser::proxy

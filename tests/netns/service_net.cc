@@ -237,7 +237,7 @@ bool Proxyd::wait_generation(std::uint64_t at_least) {
 
 Result<std::unique_ptr<ServiceNet>> ServiceNet::make() {
   std::unique_ptr<ServiceNet> r(new ServiceNet);
-  for (const char* name : {"fabric", "node", "remote", "outside", "client", "a", "b"}) {
+  for (const char* name : {"fabric", "node", "remote", "outside", "client", "a", "b", "far"}) {
     auto h = Host::make();
     if (!h) return propagate(h);
     r->hosts_.emplace(name, std::move(*h));
@@ -246,8 +246,8 @@ Result<std::unique_ptr<ServiceNet>> ServiceNet::make() {
   return r;
 }
 
-bool ServiceNet::add_pod(const std::string& name, const std::string& v4, const std::string& v6) {
-  const Host& node = hosts_.at("node");
+bool ServiceNet::add_pod(const std::string& on, const std::string& name, const std::string& v4, const std::string& v6) {
+  const Host& node = hosts_.at(on);
   const Host& pod = hosts_.at(name);
   return node.wire("v" + name, pod, "eth0") &&
          node.ok(fmt::format("ip addr add 169.254.1.1/32 dev v{0}; ip -6 addr add fe80::1/64 dev v{0} nodad;"
@@ -276,10 +276,10 @@ bool ServiceNet::build() {
              "ip route add default via 192.0.2.100; ip -6 route add default via 2001:db8::100;"
              "ip route add 10.244.2.0/24 via 192.0.2.12; ip -6 route add fd00:2::/64 via 2001:db8::12") &&
          remote.ok(
-             "ip addr add 10.244.2.2/32 dev lo; ip -6 addr add fd00:2::2/128 dev lo nodad;"
+             "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1;"
              "ip route add 10.244.1.0/24 via 192.0.2.11; ip -6 route add fd00:1::/64 via 2001:db8::11") &&
-         add_pod("client", "10.244.1.9", "fd00:1::9") && add_pod("a", "10.244.1.2", "fd00:1::2") &&
-         add_pod("b", "10.244.1.3", "fd00:1::3");
+         add_pod("remote", "far", "10.244.2.2", "fd00:2::2") && add_pod("node", "client", "10.244.1.9", "fd00:1::9") &&
+         add_pod("node", "a", "10.244.1.2", "fd00:1::2") && add_pod("node", "b", "10.244.1.3", "fd00:1::3");
 }
 
 bool ServiceNet::put(const kube::Resource& r, const kube::Object& o) {

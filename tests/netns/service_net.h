@@ -2,7 +2,7 @@
 // ServiceNet: a node with proxyd's real back end, its pods, a second node's pod and a host outside, for traffic tests.
 //
 //   client 10.244.1.9 --+
-//   a      10.244.1.2 --+-- node 192.0.2.11 -- fabric -- remote 192.0.2.12 (with pod address 10.244.2.2)
+//   a      10.244.1.2 --+-- node 192.0.2.11 -- fabric -- remote 192.0.2.12 -- far 10.244.2.2
 //   b      10.244.1.3 --+                        |
 //                                              outside 192.0.2.100
 // Each has the IPv6 address with the same last part: pods fd00:1::x, fd00:2::2, hosts 2001:db8::x.
@@ -118,7 +118,7 @@ class ServiceNet {
   ServiceNet() = default;
   bool put(const kube::Resource& r, const kube::Object& o);  // false: it was there like this
   bool build();
-  bool add_pod(const std::string& name, const std::string& v4, const std::string& v6);
+  bool add_pod(const std::string& on, const std::string& name, const std::string& v4, const std::string& v6);
   bool add_host(const std::string& name, int last);
   std::map<std::string, hawser::testing::Host> hosts_;
   std::map<std::string, kube::Object> last_;
