@@ -2,6 +2,7 @@
 #include "lib/kube/object.h"
 
 #include <cmath>
+#include <utility>
 
 namespace hawser::kube {
 
@@ -28,6 +29,8 @@ std::int64_t num(const Object& o, std::initializer_list<std::string_view> path, 
   const Value* v = find(o, path);
   if (!v) return otherwise;
   if (const auto* i = v->if_int64()) return *i;
+  // The parser never makes these of small numbers; code that builds an object from an unsigned does.
+  if (const auto* u = v->if_uint64(); u && std::in_range<std::int64_t>(*u)) return static_cast<std::int64_t>(*u);
   if (const auto* d = v->if_double(); d && std::abs(*d) < 0x1p53 && std::trunc(*d) == *d)
     return static_cast<std::int64_t>(*d);
   return otherwise;

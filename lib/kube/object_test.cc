@@ -29,6 +29,7 @@ TEST(ObjectTest, AccessorsAreTotal) {
   EXPECT_EQ(num(o, {"spec", "replicas"}), 3);
   EXPECT_EQ(num(o, {"spec", "ratio"}), 2);
   EXPECT_EQ(num(o, {"spec", "half"}, -1), -1);
+  EXPECT_EQ(num({{"port", std::uint64_t{6443}}}, {"port"}), 6443);
   EXPECT_EQ(num(o, {"spec", "big"}, -1), -1);
   EXPECT_EQ(num(o, {"odd"}, -1), -1);
   EXPECT_TRUE(flag(o, {"spec", "paused"}));
