@@ -15,8 +15,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 # name: (build folder, meson options, meson suite or command, what it is). Sanitizer builds run the unit suite.
 NORMAL = ("build", [])
-ASAN = ("build-asan", ["-Db_sanitize=address,undefined", "-Doptimization=1", "-Ddebug=true"])
-TSAN = ("build-tsan", ["-Db_sanitize=thread", "-Doptimization=1", "-Ddebug=true"])
+ASAN = ("build-asan", ["-Db_sanitize=address,undefined", "-Doptimization=1", "-Dcpp_args=-g1"])
+TSAN = ("build-tsan", ["-Db_sanitize=thread", "-Doptimization=1", "-Dcpp_args=-g1"])
 SUITES = {
     "static": (None, ["python3", "tools/check_tree.py"], "rules of the tree that a machine can check"),
     "unit": (NORMAL, "unit", "pure code, fakes, goldens, truth tables, loopback"),
@@ -26,6 +26,7 @@ SUITES = {
     "e2e": (NORMAL, ["python3", "tests/e2e"], "the quickstart's cluster, driven by kubectl"),
     "asan": (ASAN, "unit", "the unit suite under AddressSanitizer and UBSan"),
     "tsan": (TSAN, "unit", "the unit suite under ThreadSanitizer"),
+    "fuzz": (None, ["python3", "tests/fuzz"], "every parser against generated input, by clang's libFuzzer"),
 }
 SANITIZER_ENV = {
     "ASAN_OPTIONS": "detect_stack_use_after_return=1:strict_string_checks=1",
@@ -49,9 +50,24 @@ class Count:
         return f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
 
 
-def build(folder, options, target):
+def build(folder, options, suite):
+    """Builds what `suite` needs in `folder`: its test programs and what those depend on, or, for a suite that is a program of its own, our programs.
+    Returns meson's tests of the suite, None if the build failed."""
     path = os.path.join(ROOT, folder)
-    return path, subprocess.run([os.path.join(ROOT, "tools/build"), path, target, *options]).returncode == 0
+
+    def ninja(*targets):
+        return subprocess.run([os.path.join(ROOT, "tools/build"), path, *targets, "--", *options]).returncode == 0
+
+    def introspect(what):
+        return json.loads(subprocess.run(["meson", "introspect", what, path], capture_output=True, text=True, check=True).stdout)
+    if isinstance(suite, list):
+        return [] if ninja("programs") else None
+    if not ninja("build.ninja"):
+        return None
+    tests = [t for t in introspect("--tests") if any(s.split(":")[-1] == suite for s in t["suite"])]
+    files = {t["id"]: t["filename"] for t in introspect("--targets")}
+    wanted = {os.path.relpath(f, path) for t in tests for f in [t["cmd"][0], *(f for d in t["depends"] for f in files[d])]}
+    return tests if ninja(*sorted(wanted)) else None
 
 
 def read_googletest(path):
@@ -124,18 +140,15 @@ def run_command(argv):
 def run_suite(name):
     where, what, about = SUITES[name]
     print(f"{name}: {about}", flush=True)
-    if where:
-        path, ok = build(*where, "tests" if where is not NORMAL else "all")
-        if not ok:
-            print("  the build failed")
-            return Count(failed=1)
+    tests = build(*where, what) if where else []
+    if tests is None:
+        print("  the build failed")
+        return Count(failed=1)
     if isinstance(what, list):
         return run_command(what)
-    listing = json.loads(subprocess.run(["meson", "introspect", "--tests", path], capture_output=True, text=True, check=True).stdout)
     total = Count()
-    for test in listing:
-        if any(s.split(":")[-1] == what for s in test["suite"]):
-            total += run_program(test)
+    for test in tests:
+        total += run_program(test)
     return total
 
 
