@@ -16,7 +16,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   auto theirs = boost::json::parse(text, ec, {}, {.max_depth = schema::kMaxDepth});
   if (ours) check(!ec, ec.message());
   // Numbers out of range are the one thing that we alone refuse.
-  if (!ours && !ec) check(boost::json::serialize(theirs).find_first_of("NE9") != std::string::npos, ours.error().text);
+  if (!ours && !ec) check(ours.error().text.starts_with("exponent overflow"), ours.error().text);
   if (ours) check(*ours == theirs, boost::json::serialize(*ours));
   return 0;
 }
