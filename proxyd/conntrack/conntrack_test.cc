@@ -13,9 +13,15 @@ Target at(std::string_view addr, std::uint16_t port) {
   return {*IpAddr::parse(addr), port};
 }
 
-Flow flow(Target destination, Target answers_from, std::uint8_t protocol = IPPROTO_UDP) {
-  return {
-      .protocol = protocol, .source = at("10.244.0.9", 4000), .destination = destination, .answers_from = answers_from};
+netlink::FlowEnd end_of(const Target& t) {
+  return {t.addr, t.port};
+}
+
+Flow flow(const Target& destination, const Target& answers_from, std::uint8_t protocol = IPPROTO_UDP) {
+  return {.protocol = protocol,
+          .source = end_of(at("10.244.0.9", 4000)),
+          .destination = end_of(destination),
+          .answers_from = end_of(answers_from)};
 }
 
 // One UDP Service on 10.96.0.53:53 and node port 30053: endpoint 10.244.1.2:8053, draining 10.244.1.3:8053.

@@ -74,16 +74,17 @@ TEST_F(KernelConntrackTest, RemovesExactlyTheStaleFlow) {
   flows = table->list(AF_INET, IPPROTO_UDP);
   ASSERT_TRUE(flows);
   ASSERT_EQ(flows->size(), 1u);
-  EXPECT_EQ(flows->front().destination, at("192.0.2.11", 9999)) << "the foreign flow stays";
+  EXPECT_EQ(flows->front().destination, (netlink::FlowEnd{*IpAddr::parse("192.0.2.11"), 9999}))
+      << "the foreign flow stays";
 }
 
 TEST_F(KernelConntrackTest, RemovingAFlowThatIsGoneIsSuccess) {
   auto table = KernelConntrack::open();
   ASSERT_TRUE(table);
   Flow f{.protocol = IPPROTO_UDP,
-         .source = at("192.0.2.11", 1),
-         .destination = at("192.0.2.11", 2),
-         .answers_from = at("192.0.2.11", 2)};
+         .source = {*IpAddr::parse("192.0.2.11"), 1},
+         .destination = {*IpAddr::parse("192.0.2.11"), 2},
+         .answers_from = {*IpAddr::parse("192.0.2.11"), 2}};
   auto r = table->remove(f);
   EXPECT_TRUE(r) << r.error().text;
 }

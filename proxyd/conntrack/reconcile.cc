@@ -14,7 +14,8 @@ FrontendKey key_of(const Frontend& f) {
   return {f.addr, f.is_node_port() ? f.family : f.addr.family(), f.port};
 }
 
-bool allows(const Frontend& f, const Target& t) {
+bool allows(const Frontend& f, const netlink::FlowEnd& end) {
+  const Target t{end.addr, end.port};
   auto in = [&](const std::vector<Target>& list) { return std::ranges::find(list, t) != list.end(); };
   return in(f.targets) || in(f.local) || in(f.draining);
 }

@@ -17,10 +17,15 @@
 
 #include "lib/base/clock.h"
 #include "lib/base/metrics.h"
-#include "proxyd/conntrack/conntrack.h"
+#include "lib/netlink/conntrack.h"
 #include "proxyd/model/desired_state.h"
 
 namespace hawser::proxy {
+
+using netlink::Conntrack;
+using netlink::FakeConntrack;
+using netlink::Flow;
+using netlink::KernelConntrack;
 
 // What a flow's original destination is compared with: a frontend's (address or, for a node port, the invalid address;
 // family; port).

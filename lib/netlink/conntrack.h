@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Conntrack: the kernel's table of flows, as far as stale UDP flows need it. KernelConntrack speaks ctnetlink
-// (nfnetlink_conntrack.h, Linux 5.8 for the filtered dump); tests use FakeConntrack. One thread at a time.
+// Conntrack: the kernel's table of flows, as far as stale UDP flows need it: those of Services (proxyd) and those of
+// host ports (cni-plugin). KernelConntrack speaks ctnetlink (nfnetlink_conntrack.h, Linux 5.8 for the filtered dump);
+// tests use FakeConntrack. One thread at a time.
 #pragma once
 
 #include <cstdint>
@@ -8,15 +9,21 @@
 
 #include "lib/base/ip.h"
 #include "lib/netlink/socket.h"
-#include "proxyd/model/endpoint.h"
 
-namespace hawser::proxy {
+namespace hawser::netlink {
+
+// One end of a flow.
+struct FlowEnd {
+  IpAddr addr;
+  std::uint16_t port = 0;
+  auto operator<=>(const FlowEnd&) const = default;
+};
 
 // One entry. `source` and `destination` are the packet's as the client sent it; `answers_from` is where the answers
 // really come from, which differs from `destination` when the flow is translated.
 struct Flow {
   std::uint8_t protocol = 0;
-  Target source, destination, answers_from;
+  FlowEnd source, destination, answers_from;
   std::uint32_t id = 0;  // tells this entry from a later one with the same addresses
   std::uint16_t zone = 0;
   auto operator<=>(const Flow&) const = default;
@@ -39,8 +46,8 @@ class KernelConntrack final : public Conntrack {
   Result<> remove(const Flow& f) override;
 
  private:
-  explicit KernelConntrack(netlink::Socket s) : socket_(std::move(s)) {}
-  netlink::Socket socket_;
+  explicit KernelConntrack(Socket s) : socket_(std::move(s)) {}
+  Socket socket_;
 };
 
 class FakeConntrack final : public Conntrack {
@@ -61,4 +68,4 @@ class FakeConntrack final : public Conntrack {
   }
 };
 
-}  // namespace hawser::proxy
+}  // namespace hawser::netlink

@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "lib/netlink/conntrack.h"
+
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
 
-#include "proxyd/conntrack/conntrack.h"
-
-namespace hawser::proxy {
+namespace hawser::netlink {
 namespace {
-
-using netlink::Attrs;
-using netlink::Message;
 
 // The bit that makes CTA_FILTER compare the protocol number; the kernel keeps the list to itself
 // (net/netfilter/nf_conntrack_netlink.c, CTA_FILTER_F_CTA_PROTO_NUM, Linux 5.8).
@@ -25,8 +22,8 @@ void put_header(Message& m, int family) {
 }
 
 // Source or destination of one direction's tuple.
-Target read_target(const Attrs& tuple, bool source) {
-  Target t;
+FlowEnd read_target(const Attrs& tuple, bool source) {
+  FlowEnd t;
   auto ip = tuple.nest(CTA_TUPLE_IP);
   auto proto = tuple.nest(CTA_TUPLE_PROTO);
   if (!ip || !proto) return t;
@@ -56,7 +53,7 @@ std::optional<Flow> parse_flow(const nlmsghdr* h) {
 }  // namespace
 
 Result<KernelConntrack> KernelConntrack::open() {
-  auto s = netlink::Socket::open(NETLINK_NETFILTER);
+  auto s = Socket::open(NETLINK_NETFILTER);
   if (!s) return propagate(s, "conntrack");
   return KernelConntrack(std::move(*s));
 }
@@ -109,4 +106,4 @@ Result<> KernelConntrack::remove(const Flow& f) {
   return {};
 }
 
-}  // namespace hawser::proxy
+}  // namespace hawser::netlink
