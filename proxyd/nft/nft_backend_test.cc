@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "proxyd/nft/nft_backend.h"
+
+#include <algorithm>
+#include <random>
+#include <sstream>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include "lib/nft/fake_nft.h"
+#include "lib/testing/golden.h"
+
+namespace hawser::proxy {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+IpAddr ip(std::string_view text) {
+  return *IpAddr::parse(text);
+}
+Target pod(int n) {
+  return {IpAddr::v4(0x0af40100u + static_cast<std::uint32_t>(n)), 8080};
+}
+std::vector<Target> pods(const std::vector<int>& numbers) {
+  std::vector<Target> r;
+  for (const int n : numbers) r.push_back(pod(n));
+  return r;
+}
+
+Frontend vip(std::string_view addr, std::vector<Target> targets) {
+  return {.addr = ip(addr), .family = AF_INET, .protocol = IPPROTO_TCP, .port = 80, .targets = std::move(targets)};
+}
+
+DesiredStatePtr state(std::vector<ServiceState> services) {
+  static std::uint64_t generation = 0;
+  auto d = std::make_shared<DesiredState>();
+  d->generation = ++generation;
+  for (auto& s : services) d->services.push_back(std::make_shared<const ServiceState>(std::move(s)));
+  std::ranges::sort(d->services, {}, [](const auto& s) { return s->key; });
+  return d;
+}
+
+const LayoutOptions kOptions{{*Cidr::parse("10.244.0.0/16"), *Cidr::parse("fd00:10::/48")}};
+
+// The lines of a listing that start with `word`, trimmed.
+std::vector<std::string> lines(const std::string& listing, std::string_view word) {
+  std::vector<std::string> r;
+  std::istringstream in(listing);
+  for (std::string l; std::getline(in, l);) {
+    l.erase(0, l.find_first_not_of('\t'));
+    if (l.starts_with(word)) r.push_back(l);
+  }
+  return r;
+}
+
+class NftBackendTest : public ::testing::Test {
+ protected:
+  std::size_t apply(const DesiredStatePtr& s) {
+    auto r = backend_.apply(s);
+    EXPECT_TRUE(r) << r.error().text;
+    return r ? r->changes : 0;
+  }
+  std::string list() const { return fake_.list(kTableFamily, kTable); }
+  nft::FakeNft fake_;
+  NftBackend backend_{fake_, kOptions};
+};
+
+TEST_F(NftBackendTest, EmptyTable) {
+  apply(state({}));
+  hawser::testing::expect_golden("proxyd/nft/testdata/empty.txt", list());
+}
+
+TEST_F(NftBackendTest, EveryKindOfFrontend) {
+  Frontend affinity = vip("10.96.0.2", pods({1, 2}));
+  affinity.affinity_seconds = 10800;
+  Frontend drop = vip("10.96.0.4", {});
+  drop.when_empty = WhenEmpty::kDrop;
+  Frontend node_port = vip("10.96.0.1", pods({1, 2, 3}));
+  node_port.addr = {};
+  node_port.port = 30080;
+  node_port.reach = Reach::kExternal;
+  Frontend local = vip("203.0.113.1", pods({1, 2}));
+  local.reach = Reach::kExternalLocal;
+  local.local = pods({1});
+  Frontend local_none = local;
+  local_none.addr = {};
+  local_none.port = 30081;
+  local_none.local = {};
+  Frontend local_nowhere = local;
+  local_nowhere.addr = ip("203.0.113.2");
+  local_nowhere.targets = local_nowhere.local = {};
+  Frontend udp = vip("10.96.0.53", pods({1}));
+  udp.protocol = IPPROTO_UDP;
+  udp.port = 53;
+  Frontend six{.addr = ip("fd00:96::1"),
+               .family = AF_INET6,
+               .protocol = IPPROTO_SCTP,
+               .port = 80,
+               .affinity_seconds = 60,
+               .targets = {{ip("fd00:10::1"), 8080}}};
+  Frontend six_port = six;
+  six_port.addr = {};
+  six_port.reach = Reach::kExternal;
+  six_port.port = 30082;
+  apply(
+      state({{.key = "d/a", .frontends = {vip("10.96.0.1", pods({1, 2, 3})), node_port}, .local_addrs = {pod(1).addr}},
+             {.key = "d/b", .frontends = {affinity, vip("10.96.0.3", {}), drop}},
+             {.key = "d/c", .frontends = {local, local_none, local_nowhere}, .local_addrs = {pod(1).addr}},
+             {.key = "d/d", .frontends = {udp, six, six_port}, .local_addrs = {ip("fd00:10::1")}}}));
+  hawser::testing::expect_golden("proxyd/nft/testdata/every_kind.txt", list());
+}
+
+TEST_F(NftBackendTest, OneEndpointIsOneElement) {
+  apply(state({{.key = "d/a", .frontends = {vip("10.96.0.1", pods({1, 2, 3}))}},
+               {.key = "d/b", .frontends = {vip("10.96.0.2", pods({4}))}}}));
+  // Replaced: its slot is written, the others stay.
+  EXPECT_EQ(apply(state({{.key = "d/a", .frontends = {vip("10.96.0.1", pods({1, 3, 9}))}},
+                         {.key = "d/b", .frontends = {vip("10.96.0.2", pods({4}))}}})),
+            2u);
+  EXPECT_THAT(lines(list(), "element 10.96.0.1 . tcp . 80 . 0x"),
+              ElementsAre("element 10.96.0.1 . tcp . 80 . 0x00000000 : 10.244.1.1 . 8080",
+                          "element 10.96.0.1 . tcp . 80 . 0x00000001 : 10.244.1.9 . 8080",
+                          "element 10.96.0.1 . tcp . 80 . 0x00000002 : 10.244.1.3 . 8080"));
+  // Nothing changed: nothing is sent.
+  const int before = fake_.applied();
+  const auto same = state({{.key = "d/a", .frontends = {vip("10.96.0.1", pods({1, 3, 9}))}},
+                           {.key = "d/b", .frontends = {vip("10.96.0.2", pods({4}))}}});
+  EXPECT_EQ(apply(same), 0u);
+  EXPECT_EQ(apply(same), 0u);
+  EXPECT_EQ(fake_.applied(), before);
+}
+
+TEST(AssignSlots, KeepsThoseThatStay) {
+  struct Case {
+    std::vector<int> have, want, slots;
+  };
+  const Case cases[] = {
+      {{}, {1, 2}, {1, 2}},        {{1, 2, 3}, {1, 3}, {1, 3}},  // the last moves into the hole
+      {{1, 2, 3}, {2, 3}, {3, 2}}, {{1, 2}, {1, 2, 3}, {1, 2, 3}}, {{2, 1}, {1, 2}, {2, 1}},  // order is the kernel's
+      {{1, 2, 3}, {}, {}},         {{1, 2}, {3, 4}, {3, 4}},
+  };
+  for (const Case& c : cases) EXPECT_EQ(assign_slots(pods(c.have), pods(c.want)), pods(c.slots));
+}
+
+TEST_F(NftBackendTest, RestartChangesNothing) {
+  Frontend affinity = vip("10.96.0.2", pods({1, 2}));
+  affinity.affinity_seconds = 600;
+  const auto s =
+      state({{.key = "d/a", .frontends = {vip("10.96.0.1", pods({1, 2})), affinity}, .local_addrs = {pod(1).addr}}});
+  apply(s);
+  const int before = fake_.applied();
+  NftBackend again(fake_, kOptions);
+  auto r = again.apply(s);
+  ASSERT_TRUE(r);
+  EXPECT_TRUE(r->full);
+  EXPECT_EQ(r->changes, 0u);
+  EXPECT_EQ(fake_.applied(), before);
+}
+
+TEST_F(NftBackendTest, RestartWithOtherRangesRewritesOnlyWhatNamesThem) {
+  const auto s = state({{.key = "d/a", .frontends = {vip("10.96.0.1", pods({1, 2}))}}});
+  apply(s);
+  NftBackend again(fake_, {{*Cidr::parse("10.200.0.0/16")}});
+  ASSERT_TRUE(again.apply(s));
+  EXPECT_THAT(lines(list(), "element 10.2"), ElementsAre("element 10.200.0.0", "element 10.201.0.0 interval-end"));
+  NftBackend third(fake_, {{*Cidr::parse("10.200.0.0/16")}});
+  EXPECT_EQ(third.apply(s)->changes, 0u);
+}
+
+TEST_F(NftBackendTest, AFailedTransactionIsTriedAgainFromWhatIsThere) {
+  const auto one = state({{.key = "d/a", .frontends = {vip("10.96.0.1", pods({1}))}}});
+  const auto two = state({{.key = "d/a", .frontends = {vip("10.96.0.1", pods({1, 2}))}}});
+  fake_.fail_next({EBUSY, "busy", {}});
+  EXPECT_FALSE(backend_.apply(one));
+  EXPECT_EQ(list(), "");
+  apply(one);
+  const std::string before = list();
+  fake_.fail_next({EBUSY, "busy", {}});
+  EXPECT_FALSE(backend_.apply(two));
+  EXPECT_EQ(list(), before);
+  auto r = backend_.apply(two);
+  ASSERT_TRUE(r);
+  EXPECT_TRUE(r->full);
+  EXPECT_THAT(list(), HasSubstr("10.96.0.1 . tcp . 80 : jump ip-internal-2"));
+}
+
+TEST_F(NftBackendTest, RepairsStrangeThings) {
+  const auto s = state({{.key = "d/a", .frontends = {vip("10.96.0.1", pods({1, 2}))}}});
+  apply(s);
+  const std::string want = list();
+  nft::Transaction t(kTableFamily, kTable);
+  t.add(nft::Chain{"strange", {}});
+  t.add(nft::Chain{"strange2", {}});
+  t.add(nft::RuleBuilder("strange").verdict({nft::Verdict::Kind::kJump, "strange2"}).build());
+  t.add(nft::RuleBuilder("services").verdict({nft::Verdict::Kind::kDrop, {}}).build());
+  t.add(nft::Set{.name = "other", .key = {nft::DataType::kMark}});
+  nft::Bytes key;
+  key.field(nft::Bytes::ip(ip("10.96.0.9"))).field(nft::Bytes::u8(6)).field(nft::Bytes::be16(9));
+  t.add_element("services4", {.key = key, .data = nft::Verdict{nft::Verdict::Kind::kJump, "strange"}});
+  ASSERT_TRUE(fake_.apply(t));
+  backend_.invalidate();
+  EXPECT_GT(apply(s), 0u);
+  EXPECT_EQ(list(), want);
+}
+
+TEST_F(NftBackendTest, ATableOfAnotherLayoutIsMadeAnewInOneStep) {
+  nft::Transaction t(kTableFamily, kTable);
+  t.add_table();
+  t.add(nft::Set{.name = "services4", .key = {nft::DataType::kIpv4Addr}});
+  ASSERT_TRUE(fake_.apply(t));
+  const int before = fake_.applied();
+  apply(state({{.key = "d/a", .frontends = {vip("10.96.0.1", pods({1, 2}))}}}));
+  EXPECT_EQ(fake_.applied(), before + 1);
+  EXPECT_THAT(list(), HasSubstr("10.96.0.1 . tcp . 80 : jump ip-internal-2"));
+}
+
+TEST_F(NftBackendTest, TheFirstByNameHasAContestedAddress) {
+  const ServiceState a{.key = "d/a", .frontends = {vip("203.0.113.1", pods({1}))}};
+  const ServiceState b{.key = "d/b", .frontends = {vip("203.0.113.1", pods({2}))}};
+  const auto target = [&] { return lines(list(), "element 203.0.113.1 . tcp . 80 . 0x").at(0); };
+  apply(state({b}));
+  EXPECT_THAT(target(), HasSubstr("10.244.1.2"));
+  apply(state({a, b}));
+  EXPECT_THAT(target(), HasSubstr("10.244.1.1"));
+  apply(state({b}));
+  EXPECT_THAT(target(), HasSubstr("10.244.1.2"));
+}
+
+TEST_F(NftBackendTest, CleanupTwice) {
+  apply(state({}));
+  EXPECT_TRUE(backend_.cleanup());
+  EXPECT_EQ(list(), "");
+  EXPECT_TRUE(backend_.cleanup());
+}
+
+// Any way to a state leaves the elements that a fresh start finds right.
+TEST(NftBackend, RandomChangesEqualAFreshStart) {
+  std::mt19937 random(20261121);
+  const auto roll = [&](int n) { return static_cast<int>(random() % static_cast<unsigned>(n)); };
+  nft::FakeNft fake;
+  NftBackend backend(fake, kOptions);
+  std::vector<ServiceStatePtr> services(12);
+  for (int step = 0; step < 400; ++step) {
+    const int i = roll(static_cast<int>(services.size()));
+    ServiceState s{.key = fmt::format("d/{:02}", i)};
+    for (int f = roll(3); f >= 0; --f) {
+      std::vector<int> numbers;
+      for (int n = 1; n < 9; ++n) {
+        if (roll(2) == 0) numbers.push_back(n);
+      }
+      // Addresses of 15 for 12 Services of up to 3: some are contested.
+      Frontend x = vip(fmt::format("10.96.0.{}", roll(15)), pods(numbers));
+      if (roll(4) == 0) x.addr = {};
+      if (roll(3) == 0) x.affinity_seconds = static_cast<std::uint32_t>(60 * (1 + roll(2)));
+      x.reach = static_cast<Reach>(roll(3));
+      if (x.reach == Reach::kExternalLocal && !numbers.empty() && roll(2) == 0) x.local = pods({numbers[0]});
+      s.frontends.push_back(x);
+      if (!numbers.empty()) s.local_addrs.push_back(pod(numbers[0]).addr);
+    }
+    std::ranges::sort(s.local_addrs);
+    s.local_addrs.erase(std::ranges::unique(s.local_addrs).begin(), s.local_addrs.end());
+    services[static_cast<std::size_t>(i)] = roll(4) == 0 ? nullptr : std::make_shared<const ServiceState>(s);
+    auto d = std::make_shared<DesiredState>();
+    for (const auto& p : services) {
+      if (p) d->services.push_back(p);
+    }
+    auto r = backend.apply(d);
+    ASSERT_TRUE(r) << "step " << step << ": " << r.error().text;
+    nft::FakeNft copy = fake;
+    NftBackend fresh(copy, kOptions);
+    ASSERT_TRUE(fresh.apply(d));
+    ASSERT_EQ(lines(copy.list(kTableFamily, kTable), "element"), lines(fake.list(kTableFamily, kTable), "element"))
+        << "step " << step;
+  }
+}
+
+}  // namespace
+}  // namespace hawser::proxy
