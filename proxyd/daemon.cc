@@ -89,9 +89,12 @@ Result<> Daemon::sync() {
   bool udp = false;
   if (auto r = sync_state(taken.state, udp); !r) {
     metrics_.sync_failures.add();
-    log::error("sync of generation {}: {}", taken.state->generation, r.error().text);
+    // Tried again every second: one line is enough.
+    if (last_error_ != r.error().text) log::error("sync of generation {}: {}", taken.state->generation, r.error().text);
+    last_error_ = r.error().text;
     return r;
   }
+  last_error_.clear();
   metrics_.sync_duration.observe(seconds(clock_.now() - start));
   note_applied(*taken.state);
   flows_pending_ = flows_pending_ || udp || clock_.now() >= next_audit_;

@@ -76,6 +76,7 @@ class Daemon {
   MonoTime next_audit_{};
   bool flows_pending_ = false;
   bool first_ = true;
+  std::string last_error_;
 
   kube::Informer services_, slices_, nodes_;
   std::unique_ptr<BoundedRunner> runner_;

@@ -113,7 +113,11 @@ int main(int argc, char** argv) {
   CLI::App app("Hawser's service proxy: Services and EndpointSlices into the kernel.");
   Flags flags;
   add_flags(app, flags);
-  CLI11_PARSE(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : 1;
+  }
   log::init("proxyd", flags.verbose ? log::Level::kDebug : log::Level::kInfo);
   if (auto r = run(flags); !r) {
     std::fprintf(stderr, "hawser-proxyd: %s\n", r.error().text.c_str());
