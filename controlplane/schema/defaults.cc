@@ -79,6 +79,7 @@ void default_pod(Object& pod) {
   auto* spec = object_at(pod, "spec");
   if (!spec) return;
   default_requests(*spec);
+  default_to(*spec, "enableServiceLinks", true);
   // The old name of the field follows the new one, and the other way round.
   auto account = std::string(kube::str(*spec, {"serviceAccountName"}));
   if (account.empty()) account = kube::str(*spec, {"serviceAccount"});
