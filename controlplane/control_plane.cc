@@ -192,8 +192,9 @@ Result<> ControlPlane::Parts::start_server() {
   metrics.add_process_metrics();
   api = std::make_unique<apiserver::ApiServer>(*registry, metrics, std::move(o));
   server = std::make_unique<http::Server>(
-      http::ServerOptions{.worker_threads = kWorkers, .stream_queue_bytes = kStreamQueueBytes}, std::move(*tls),
-      [this](const http::Request& r, http::Responder& out) { api->handle(r, out); });
+      http::ServerOptions{
+          .worker_threads = kWorkers, .stream_queue_bytes = kStreamQueueBytes, .refusal = apiserver::refusal},
+      std::move(*tls), [this](const http::Request& r, http::Responder& out) { api->handle(r, out); });
   return {};
 }
 

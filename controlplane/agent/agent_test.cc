@@ -198,6 +198,7 @@ class Answer final : public http::Responder {
  public:
   void send(http::Response r) override { response = std::move(r); }
   std::shared_ptr<http::Stream> stream(http::Response) override { return nullptr; }
+  std::shared_ptr<http::Responder> detach() override { return nullptr; }
   http::Response response;
 };
 

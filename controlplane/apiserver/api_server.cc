@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "controlplane/apiserver/api_server.h"
 
+#include <algorithm>
+#include <array>
+
 #include <boost/json/serialize.hpp>
 
 namespace hawser::apiserver {
@@ -17,24 +20,43 @@ constexpr std::string_view kMajor = "1";
 constexpr std::string_view kMinor = "33";
 constexpr std::string_view kGitVersion = "v1.33.0+hawser1";
 
-// Notes the status of the one answer on its way through.
-class CountingResponder final : public http::Responder {
+// Lets the one answer through, made pretty if asked for, and tells its status.
+class ObservedResponder final : public http::Responder {
  public:
-  explicit CountingResponder(http::Responder& next) : next_(next) {}
+  ObservedResponder(http::Responder& next, bool pretty, std::function<void(int status)> answered)
+      : next_(next), pretty_(pretty), answered_(std::move(answered)) {}
+  ObservedResponder(std::shared_ptr<http::Responder> own, const ObservedResponder& from)
+      : own_(std::move(own)), next_(*own_), pretty_(from.pretty_), answered_(from.answered_) {}
   void send(http::Response r) override {
-    status_ = r.status;
+    answered_(r.status);
+    if (pretty_ && r.headers.get("Content-Type").starts_with(kJson)) r.body = pretty_json(r.body);
     next_.send(std::move(r));
   }
   std::shared_ptr<http::Stream> stream(http::Response r) override {
-    status_ = r.status;
+    answered_(r.status);
     return next_.stream(std::move(r));
   }
-  [[nodiscard]] int status() const { return status_; }
+  std::shared_ptr<http::Responder> detach() override {
+    return std::make_shared<ObservedResponder>(next_.detach(), *this);
+  }
 
  private:
+  const std::shared_ptr<http::Responder> own_;  // of a detached one
   http::Responder& next_;
-  int status_ = 0;
+  const bool pretty_;
+  const std::function<void(int)> answered_;
 };
+
+bool wants_pretty(const http::Request& r) {
+  auto v = r.query("pretty");
+  return r.has_query("pretty") && v != "false" && v != "0";
+}
+
+// As a label: what clients send is unbounded.
+std::string_view known_method(std::string_view method) {
+  constexpr std::array<std::string_view, 7> kMethods = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"};
+  return std::ranges::find(kMethods, method) == kMethods.end() ? "other" : method;
+}
 
 kube::Status no_such_path() {
   return {.code = 404, .reason = "NotFound", .message = "the server could not find the requested resource"};
@@ -71,6 +93,15 @@ std::string index_document() {
   for (auto* p : {"/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"})
     paths.emplace_back(p);
   return boost::json::serialize(Object{{"paths", std::move(paths)}});
+}
+
+// kubectl 1.27 and later ask whether a kind it does not know is a custom one. There are none, and none can be made, so
+// the group is not in the discovery documents.
+std::string no_custom_resources() {
+  return boost::json::serialize(Object{{"kind", "CustomResourceDefinitionList"},
+                                       {"apiVersion", "apiextensions.k8s.io/v1"},
+                                       {"metadata", Object{{"resourceVersion", "1"}}},
+                                       {"items", kube::Array()}});
 }
 
 }  // namespace
@@ -166,6 +197,9 @@ http::Response ApiServer::answer(const http::Request& r, const Route& route) {
       return health_.answer(r, route.rest, route.check);
     case Type::kMetrics:
       return render_text(200, metrics_.text(), metrics::kContentType);
+    case Type::kCustomResources:
+      if (r.has_query("watch")) return render_status(no_such_method());
+      return render_text(200, no_custom_resources(), kJson);
     case Type::kOpenapiV2:
     case Type::kOpenapiV3:
       return openapi(r, route);
@@ -175,27 +209,45 @@ http::Response ApiServer::answer(const http::Request& r, const Route& route) {
 }
 
 void ApiServer::handle(const http::Request& r, http::Responder& out) {
-  auto started = registry_.clock().now();
-  CountingResponder counted(out);
   auto found = route(r.path());
   bool resource = found.type == Route::Type::kResource;
-  auto verb = resource ? ResourceHandler::verb(r, found) : std::string_view(r.method);
+  auto verb = resource ? ResourceHandler::verb(r, found) : known_method(r.method);
+  auto count = [this, started = registry_.clock().now(), verb = std::string(verb), kind = found.kind,
+                sub = found.subresource](int status) {
+    std::string group(kind ? kind->group : "");
+    std::string plural(kind ? kind->plural : "");
+    requests_.with({verb, group, plural, sub, std::to_string(status)}).add();
+    if (verb == "watch" || sub == "log") return;
+    auto took = registry_.clock().now() - started;
+    latency_.with({verb, plural}).observe(std::chrono::duration<double>(took).count());
+  };
+  ObservedResponder observed(out, wants_pretty(r), std::move(count));
   // Probes carry no certificate; everything else needs one (docs/decisions/0005).
   bool open_to_all = found.type == Route::Type::kHealth || found.type == Route::Type::kVersion;
   if (r.peer.user.empty() && !open_to_all) {
-    counted.send(render_status(kube::unauthorized()));
+    observed.send(render_status(kube::unauthorized()));
   } else if (resource && verb.empty()) {
-    counted.send(render_status(no_such_method()));
+    observed.send(render_status(no_such_method()));
   } else if (resource) {
-    resources_.serve(r, found, verb, counted);
+    resources_.serve(r, found, verb, observed);
   } else {
-    counted.send(answer(r, found));
+    observed.send(answer(r, found));
   }
-  std::string plural(resource ? found.kind->plural : "");
-  requests_.with({std::string(verb), found.group, plural, found.subresource, std::to_string(counted.status())}).add();
-  if (verb == "watch" || found.subresource == "log") return;
-  auto took = registry_.clock().now() - started;
-  latency_.with({std::string(verb), plural}).observe(std::chrono::duration<double>(took).count());
+}
+
+http::Response refusal(int status, std::string_view text) {
+  switch (status) {
+    case 413:
+      return render_status(kube::too_large(text));
+    case 429:
+      return render_status(kube::too_many_requests(text, 1));
+    case 500:
+      return render_status(kube::internal_error(text));
+    case 504:
+      return render_status(kube::timeout(text, 1));
+    default:
+      return render_status({.code = status, .reason = "BadRequest", .message = std::string(text)});
+  }
 }
 
 }  // namespace hawser::apiserver

@@ -41,6 +41,9 @@ class ApiServer {
   ResourceHandler resources_;
 };
 
+// What the http::Server answers by itself (ServerOptions::refusal), as a Status. Pure.
+[[nodiscard]] http::Response refusal(int status, std::string_view text);
+
 // /version. Pure.
 [[nodiscard]] std::string version_document();
 

@@ -30,7 +30,7 @@ class HttpTest : public RegistryTest {
         ApiServerOptions{.advertise = "192.0.2.10:6443",
                          .agent_tls = {.ca_pem = keys_.ca.cert, .own = keys_.admin},
                          .checks = {{"ping", [] { return true; }}, {"late", [this] { return ready_.load(); }, true}}});
-    server_ = std::make_unique<http::Server>(http::ServerOptions{},
+    server_ = std::make_unique<http::Server>(http::ServerOptions{.refusal = refusal},
                                              http::TlsContext::server(keys_.server, keys_.ca.cert).value(),
                                              [this](const Request& r, http::Responder& out) { api_->handle(r, out); });
     port_ = server_->listen("127.0.0.1", 0).value();
@@ -286,6 +286,7 @@ TEST_F(HttpTest, DeleteAnswers) {
 TEST_F(HttpTest, OversizedBody) {
   auto reply = send("POST", "/api/v1/namespaces/default/configmaps", std::string(4u << 20, ' '));
   EXPECT_EQ(reply.status, 413);
+  EXPECT_TRUE(reply.body.contains(R"("reason":"RequestEntityTooLarge")")) << reply.body;
 }
 
 TEST_F(HttpTest, WatchStreamsEvents) {
@@ -380,6 +381,107 @@ TEST_F(HttpTest, LogsComeFromThePodsNode) {
   EXPECT_EQ(kube::num(away, {"code"}), 500);
 }
 
+// Nine agents that take a request and never answer, and nine clients that want their logs: everybody else goes on.
+TEST_F(HttpTest, SilentAgentsHoldNobodyUp) {
+  http::Server agent({}, http::TlsContext::server(keys_.agent, keys_.ca.cert).value(), [](const Request&, auto& out) {
+    static std::vector<std::shared_ptr<http::Responder>> kept;
+    static std::mutex mu;
+    std::lock_guard l(mu);
+    kept.push_back(out.detach());
+    if (kept.size() == 9) kept.clear();  // answers all, with 500
+  });
+  auto port = agent.listen("127.0.0.1", 0).value();
+  create(
+      "nodes",
+      fmt::format(R"({{"metadata":{{"name":"n"}},"status":{{"addresses":[{{"type":"InternalIP","address":"127.0.0.1"}}],
+    "daemonEndpoints":{{"kubeletEndpoint":{{"Port":{}}}}}}}}})",
+                  port),
+      "");
+  create("pods", R"({"metadata":{"name":"p"},"spec":{"nodeName":"n","containers":[{"name":"c","image":"i"}]}})");
+  const std::string log = "/api/v1/namespaces/default/pods/p/log";
+  std::vector<std::jthread> readers;
+  auto read_log = [&] {
+    auto reply = make_client(keys_.admin)->send({.target = log});
+    EXPECT_TRUE(reply && reply->status == 500);
+  };
+  for (int i = 0; i < 8; ++i) readers.emplace_back(read_log);
+  for (int i = 0; i < 20; ++i) EXPECT_EQ(send("GET", "/api/v1/namespaces/default/pods/p").status, 200);
+  read_log();
+}
+
+TEST_F(HttpTest, UnknownKindsAreNoCustomResources) {
+  const std::string path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+  auto list = send_json("GET", path + "?limit=500");
+  EXPECT_EQ(kube::str(list, {"kind"}), "CustomResourceDefinitionList");
+  EXPECT_TRUE(kube::arr(list, {"items"}).empty());
+  EXPECT_EQ(send("POST", path, "{}").status, 405);
+  EXPECT_EQ(send("GET", path + "?watch=1").status, 405);
+  EXPECT_FALSE(send("GET", "/apis").body.contains("apiextensions"));
+}
+
+TEST_F(HttpTest, PrettyOnRequest) {
+  create("configmaps", R"({"metadata":{"name":"p"},"data":{"k":"a \"{[,:]}\" \\","e":""}})");
+  const std::string path = "/api/v1/namespaces/default/configmaps/p";
+  auto pretty = send("GET", path + "?pretty=true").body;
+  EXPECT_TRUE(pretty.starts_with("{\n  \"kind\": \"ConfigMap\",\n  \"apiVersion\": \"v1\",\n  \"metadata\": {\n    \""))
+      << pretty;
+  EXPECT_TRUE(pretty.ends_with("\n  }\n}\n")) << pretty;
+  EXPECT_EQ(boost::json::parse(pretty), boost::json::parse(send("GET", path + "?pretty=false").body));
+  EXPECT_TRUE(send("GET", "/api/v1/pods?pretty=1").body.ends_with("\"items\": []\n}\n"));
+}
+
+TEST_F(HttpTest, SmallBodiesInYaml) {
+  create("configmaps", R"({"metadata":{"name":"c"}})");
+  create("nodes", R"({"metadata":{"name":"n"}})", "");
+  create("pods", R"({"metadata":{"name":"p"},"spec":{"containers":[{"name":"c","image":"i"}]}})");
+  const std::string ns = "/api/v1/namespaces/default";
+  EXPECT_EQ(send("DELETE", ns + "/configmaps/c", "kind: DeleteOptions\npreconditions: {uid: other}\n",
+                 {{"Content-Type", "application/yaml"}})
+                .status,
+            409);
+  EXPECT_EQ(
+      send("POST", ns + "/pods/p/binding", "target: {kind: Node, name: n1}\n", {{"Content-Type", "application/yaml"}})
+          .status,
+      201);
+  EXPECT_EQ(kube::str(*(*get("pods", "p"))->object, {"spec", "nodeName"}), "n1");
+}
+
+TEST_F(HttpTest, PatchesMakeNoMalformedObject) {
+  create("configmaps", R"({"metadata":{"name":"c"},"data":{"k":"v"}})");
+  const std::string path = "/api/v1/namespaces/default/configmaps/c";
+  auto patch = [&](const std::string& query, const std::string& body) {
+    return send("PATCH", path + query, body, {{"Content-Type", "application/merge-patch+json"}});
+  };
+  for (auto* mode : {"Ignore", "Warn", "Strict"}) {
+    auto query = fmt::format("?fieldValidation={}", mode);
+    EXPECT_EQ(patch(query, R"({"data":{"k":5}})").status, 400) << mode;
+    EXPECT_EQ(patch(query, R"({"kind":"Pod"})").status, 400) << mode;
+    EXPECT_EQ(patch(query, R"({"data":{"k":1e400}})").status, 400) << mode;
+  }
+  auto ignored = patch("?fieldValidation=Ignore", R"({"wrong":1,"data":{"k":"w"}})");
+  EXPECT_EQ(ignored.status, 200);
+  EXPECT_FALSE(ignored.body.contains("wrong"));
+  EXPECT_EQ(ignored.headers.get("Warning"), "");
+  EXPECT_EQ(patch("", R"({"data":{"k":"x","k":"y"}})").headers.get("Warning"), R"(299 - "duplicate field \"data.k\"")");
+  EXPECT_EQ(patch("?fieldValidation=Strict", R"({"data":{"k":"x","k":"y"}})").status, 400);
+}
+
+TEST_F(HttpTest, EventsAreSelectedByTheirSource) {
+  create("events", R"({"metadata":{"name":"a"},"involvedObject":{"kind":"Pod","name":"p","namespace":"default"},
+    "source":{"component":"scheduler"},"reason":"false"})");
+  create("events", R"({"metadata":{"name":"b"},"involvedObject":{"kind":"Pod","name":"p","namespace":"default"},
+    "source":{"component":"agent"}})");
+  auto names = [&](const std::string& selector) {
+    std::string out;
+    auto list = send_json("GET", "/api/v1/events?fieldSelector=" + selector);
+    for (auto& e : kube::arr(list, {"items"})) out += kube::name(kube::as_obj(e));
+    return out;
+  };
+  EXPECT_EQ(names("source=agent"), "b");
+  EXPECT_EQ(names("source!=agent"), "a");
+  EXPECT_EQ(names("reason=false"), "a");  // not those without a reason
+}
+
 TEST_F(HttpTest, BootstrapObjectsAreKeptRight) {
   BootstrapOptions o{.service_ip = parts_.allocator.first_address(), .advertise_address = "192.0.2.10"};
   auto ok = ensure_bootstrap_objects(parts_.client, o);
@@ -402,6 +504,13 @@ TEST_F(HttpTest, MetricsCountRequests) {
   EXPECT_TRUE(
       text.contains(R"(apiserver_request_total{verb="list",group="",resource="pods",subresource="",code="200"} 1)"))
       << text;
+  // Nobody fills the memory with labels of their own.
+  auto lines = std::ranges::count(text, '\n');
+  for (int i = 0; i < 20; ++i) {
+    send(fmt::format("VERB{}", i), fmt::format("/apis/group{}/v1/things", i));
+    send("GET", fmt::format("/apis/group{}/v1/things", i));
+  }
+  EXPECT_LT(std::ranges::count(send("GET", "/metrics").body, '\n'), lines + 60);
 }
 
 }  // namespace

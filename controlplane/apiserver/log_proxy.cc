@@ -17,6 +17,8 @@ constexpr auto kHeadTimeout = std::chrono::seconds(30);
 // A follower of a silent container hears nothing for hours; the client's own hanging up ends it.
 constexpr auto kIdleTimeout = std::chrono::hours(4);
 constexpr std::size_t kMaxErrorBytes = 64u << 10;
+// Each log being read has a thread.
+constexpr std::size_t kMaxJobs = 256;
 // A reader slower than the agent slows the agent down.
 constexpr std::size_t kMaxQueuedBytes = 1u << 20;
 
@@ -40,52 +42,41 @@ const Kind& kind_of(std::string_view plural) {
 
 }  // namespace
 
-// One log on its way. The job's thread talks to the agent; the handler waits for `head` only.
+// One log on its way.
 struct LogProxy::Job {
   std::thread thread;
   std::stop_source stop;
   std::atomic<bool> done = false;
-
-  std::mutex mu;
-  std::condition_variable cv;
-  bool answered = false;              // guarded by mu: the agent's head is here, or the failure
-  bool given_up = false;              // guarded by mu: the handler no longer waits
-  http::Response head;                // guarded by mu
-  std::string failure;                // guarded by mu
-  std::string error_body;             // job's thread only, until answered
-  std::shared_ptr<http::Stream> out;  // guarded by mu: set by the handler once it has the head
-
-  void answer(http::Response r, std::string why) {
-    std::lock_guard l(mu);
-    if (answered) return;
-    head = std::move(r);
-    failure = std::move(why);
-    answered = true;
-    cv.notify_all();
-  }
-  // The client's stream; null if it is not wanted any more.
-  std::shared_ptr<http::Stream> sink() {
-    std::unique_lock l(mu);
-    cv.wait(l, [&] { return out || given_up; });
-    return out;
-  }
-  void fetch(const Target& t, const AgentTls& tls);
 };
 
-void LogProxy::Job::fetch(const Target& t, const AgentTls& tls) {
-  auto context = http::TlsContext::client(tls.ca_pem, tls.own, tls.insecure);
-  if (!context) return answer({}, context.error().text);
-  http::Client client({.host = t.host, .port = t.port, .tls = std::move(*context)});
-  http::Request request{.method = "GET", .target = t.path};
+namespace {
+
+kube::Status refused_by_agent(const http::Response& head, const std::string& text, std::string_view pod) {
+  if (head.status == 400) return kube::bad_request(text);
+  if (head.status != 404) return kube::internal_error(text);
+  auto s = kube::not_found("", "pods", pod);
+  if (!text.empty()) s.message = text;
+  return s;
+}
+
+}  // namespace
+
+// On the job's thread.
+void LogProxy::fetch(const Target& t, std::stop_source stop, http::Responder& out) const {
+  auto context = http::TlsContext::client(tls_.ca_pem, tls_.own, tls_.insecure);
+  if (!context) return out.send(render_status(kube::internal_error(context.error().text)));
+  http::Client client({.host = t.host, .port = t.port, .tls = std::move(*context), .request_timeout = kHeadTimeout});
   http::Response reply;
   std::shared_ptr<http::Stream> to;
   auto on_head = [&](const http::Response& h) {
     reply = h;
-    if (h.status == 200) {
-      answer(h, {});
-      to = sink();
-      return to != nullptr;
-    }
+    if (h.status != 200) return true;
+    http::Response head;
+    head.headers.set("Content-Type", "text/plain");
+    head.headers.set("Cache-Control", "no-cache, private");
+    to = out.stream(std::move(head));
+    // Hanging up ends the exchange with the agent too.
+    to->on_close([stop]() mutable { stop.request_stop(); });
     return true;
   };
   auto on_data = [&](std::string_view data) {
@@ -93,11 +84,11 @@ void LogProxy::Job::fetch(const Target& t, const AgentTls& tls) {
     reply.body += data.substr(0, kMaxErrorBytes - std::min(kMaxErrorBytes, reply.body.size()));
     return true;
   };
-  auto done_or = client.stream(request, on_head, on_data, kIdleTimeout, stop.get_token());
-  if (to) to->close();
-  if (!done_or)
-    return answer({}, fmt::format("Get \"https://{}:{}{}\": {}", t.host, t.port, t.path, done_or.error().text));
-  answer(std::move(reply), {});
+  auto ended = client.stream({.method = "GET", .target = t.path}, on_head, on_data, kIdleTimeout, stop.get_token());
+  if (to) return to->close();
+  if (ended) return out.send(render_status(refused_by_agent(reply, reply.body, t.pod)));
+  auto why = fmt::format("Get \"https://{}:{}{}\": {}", t.host, t.port, t.path, ended.error().text);
+  out.send(render_status(ended.error().code == ETIMEDOUT ? kube::timeout(why, 1) : kube::internal_error(why)));
 }
 
 LogProxy::LogProxy(Registry& registry, AgentTls tls) : registry_(registry), tls_(std::move(tls)) {}
@@ -160,7 +151,7 @@ Expected<std::optional<LogProxy::Target>> LogProxy::target(ObjectName at, const 
   if (node_name.empty()) return std::nullopt;
   auto node = registry_.get(kind_of("nodes"), {"", node_name});
   if (!node) return std::unexpected(node.error());
-  Target t{.host = node_address(*(*node)->object)};
+  Target t{.pod = std::string(at.name), .host = node_address(*(*node)->object)};
   if (t.host.empty())
     return std::unexpected(kube::internal_error(fmt::format("no address known for node \"{}\"", node_name)));
   auto port = kube::num(*(*node)->object, {"status", "daemonEndpoints", "kubeletEndpoint", "Port"}, kDefaultAgentPort);
@@ -181,38 +172,16 @@ void LogProxy::serve(ObjectName at, const http::Request& r, http::Responder& out
   auto t = target(at, r);
   if (!t) return out.send(render_status(t.error()));
   if (!*t) return out.send(render_text(200, "", "text/plain"));
-  std::shared_ptr<Job> job;
-  {
-    std::lock_guard l(mu_);
-    if (stopping_) return out.send(render_status(kube::service_unavailable("the server is shutting down")));
-    job = jobs_.emplace_back(std::make_shared<Job>());
-    job->thread = std::thread([this, job = job.get(), where = **t] {
-      job->fetch(where, tls_);
-      job->done = true;
-    });
-  }
-  std::unique_lock l(job->mu);
-  auto& clock = registry_.clock();
-  bool in_time = clock.wait_until(l, job->cv, clock.now() + kHeadTimeout, [&] { return job->answered; });
-  if (in_time && job->failure.empty() && job->head.status == 200) {
-    http::Response head;
-    head.headers.set("Content-Type", "text/plain");
-    head.headers.set("Cache-Control", "no-cache, private");
-    job->out = out.stream(std::move(head));
-    // Hanging up ends the exchange with the agent too.
-    job->out->on_close([stop = job->stop]() mutable { stop.request_stop(); });
-    job->cv.notify_all();
-    return;
-  }
-  job->given_up = true;
-  job->cv.notify_all();
-  job->stop.request_stop();
-  if (!in_time) return out.send(render_status(kube::timeout("the agent did not answer", 1)));
-  if (!job->failure.empty()) return out.send(render_status(kube::internal_error(job->failure)));
-  auto status = job->head.status == 404 ? kube::not_found("", "pods", at.name) : kube::internal_error(job->head.body);
-  if (job->head.status == 400) status = kube::bad_request(job->head.body);
-  if (job->head.status == 404 && !job->head.body.empty()) status.message = job->head.body;
-  out.send(render_status(status));
+  std::lock_guard l(mu_);
+  if (stopping_) return out.send(render_status(kube::service_unavailable("the server is shutting down")));
+  if (jobs_.size() >= kMaxJobs)
+    return out.send(render_status(kube::too_many_requests("too many logs are being read", 1)));
+  auto job = jobs_.emplace_back(std::make_shared<Job>());
+  job->thread = std::thread([this, job = job.get(), where = **t, reply = out.detach()]() mutable {
+    fetch(where, job->stop, *reply);
+    reply.reset();
+    job->done = true;
+  });
 }
 
 }  // namespace hawser::apiserver

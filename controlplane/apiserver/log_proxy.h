@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // pods/log: asks the agent of the pod's node for a container's log and passes it on as it comes. Each log that is being
-// read has a thread of its own, so that followers do not take the server's workers away.
+// read has a thread of its own, which answers the request too, so that neither followers nor agents that do not answer
+// take the server's workers away.
 #pragma once
 
 #include <list>
 #include <memory>
+#include <stop_token>
 #include <thread>
 
 #include "controlplane/apiserver/registry.h"
@@ -33,11 +35,13 @@ class LogProxy {
  private:
   struct Job;
   struct Target {
+    std::string pod;
     std::string host;
     std::uint16_t port = 0;
     std::string path;  // and query
   };
   Expected<std::optional<Target>> target(ObjectName pod, const http::Request& r);
+  void fetch(const Target& t, std::stop_source stop, http::Responder& out) const;
   void reap();
 
   Registry& registry_;

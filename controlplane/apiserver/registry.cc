@@ -11,6 +11,9 @@ namespace hawser::apiserver {
 namespace {
 
 constexpr auto kFutureWait = std::chrono::seconds(3);
+// Requests that may wait for a version at once. Each holds a worker; those beyond are told at once what the others hear
+// in the end: come again in a second.
+constexpr int kMaxFutureWaiters = 3;
 
 kube::Status too_large_version(Revision asked, Revision current) {
   auto s = kube::timeout(fmt::format("Too large resource version: {}, current: {}", asked, current), 1);
@@ -63,10 +66,19 @@ Expected<> Registry::wait_for_cache(Revision r) {
   return std::unexpected(kube::internal_error(fmt::format("the watch cache did not reach revision {}", r)));
 }
 
+Expected<> Registry::wait_for_asked(Revision r) {
+  if (r <= cache_.progress()) return {};
+  // One that the store has is on its way to the cache; only those of the real future are bounded.
+  bool future = r > store_.revision();
+  bool may_wait = !future || ++future_waiters_ <= kMaxFutureWaiters;
+  bool reached = may_wait && cache_.wait_for(r, kFutureWait);
+  if (future) --future_waiters_;
+  if (reached) return {};
+  return std::unexpected(too_large_version(r, cache_.progress()));
+}
+
 Expected<EntryPtr> Registry::get(const Kind& k, ObjectName at, Revision not_older_than) {
-  if (not_older_than > 0 && !cache_.wait_for(not_older_than, kFutureWait)) {
-    return std::unexpected(too_large_version(not_older_than, cache_.progress()));
-  }
+  if (auto ok = wait_for_asked(not_older_than); !ok) return std::unexpected(ok.error());
   auto e = cache_.of(k).get(at.key());
   if (!e) return std::unexpected(kube::not_found(k.group, k.plural, at.name));
   return e;
@@ -85,9 +97,7 @@ Expected<ListReply> Registry::list(const Kind& k, const ListRequest& r) {
     return page;
   }
   auto wanted = r.resource_version.value_or(0);
-  if (wanted > 0 && !cache_.wait_for(wanted, kFutureWait)) {
-    return std::unexpected(too_large_version(wanted, cache_.progress()));
-  }
+  if (auto ok = wait_for_asked(wanted); !ok) return std::unexpected(ok.error());
   // A page of a given version was exact before resourceVersionMatch existed.
   bool exact = r.match == VersionMatch::kExact || (r.match == VersionMatch::kUnset && r.limit > 0);
   if (wanted > 0 && exact) return list_at(k, r, wanted, "");
@@ -127,9 +137,7 @@ Expected<ListReply> Registry::list_at(const Kind& k, const ListRequest& r, Revis
 Expected<> Registry::watch(const Kind& k, const WatchRequest& r, const std::shared_ptr<Watcher>& w) {
   if (auto ok = check_selectable(k, r.filter); !ok) return ok;
   auto wanted = r.resource_version.value_or(0);
-  if (wanted > 0 && !cache_.wait_for(wanted, kFutureWait)) {
-    return std::unexpected(too_large_version(wanted, cache_.progress()));
-  }
+  if (auto ok = wait_for_asked(wanted); !ok) return ok;
   WatchStart start{.after = r.from_now ? cache_.progress() : wanted,
                    .initial_state = !r.from_now && (wanted == 0 || r.send_initial_events),
                    .initial_bookmark = r.send_initial_events};

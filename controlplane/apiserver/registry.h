@@ -27,6 +27,7 @@ struct ObjectName {
 struct WriteOptions {
   bool dry_run = false;
   schema::FieldValidation validation = schema::FieldValidation::kIgnore;
+  std::vector<std::string> findings;             // what parsing a patch found: duplicate keys
   std::vector<std::string>* warnings = nullptr;  // where warnings of a patched object go
 };
 
@@ -105,6 +106,8 @@ class Registry {
   static store::Txn plan(const Commit& c, const std::string& key, const std::string& stored);
   Expected<> explain_failure(const Commit& c, const store::TxnReply& reply);
   Expected<> wait_for_cache(Revision r);
+  // A version that a client names: 504 if it does not come to be soon.
+  Expected<> wait_for_asked(Revision r);
 
   Expected<EntryPtr> namespace_for(const Kind& k, std::string_view ns, std::string_view name);
   Expected<EntryPtr> create_named(const Kind& k, std::string_view ns, Object o, const WriteOptions& w);
@@ -118,6 +121,7 @@ class Registry {
   ServiceAllocator& allocator_;
   Clock& clock_;
 
+  std::atomic<int> future_waiters_ = 0;
   std::mutex lease_mu_;
   store::LeaseId lease_ = 0;     // guarded by lease_mu_
   MonoTime lease_granted_at_{};  // guarded by lease_mu_

@@ -323,13 +323,12 @@ Expected<EntryPtr> Registry::patch(const Kind& k, ObjectName at, kube::PatchType
   auto change = [&](const EntryPtr& current) -> Expected<Object> {
     auto next = schema::apply_patch(k, type, *current->object, body);
     if (!next) return next;
-    if (auto ok = check_address(k, at, *next); !ok) return std::unexpected(ok.error());
-    if (w.validation == schema::FieldValidation::kIgnore) return next;
     // The result is held to the same standard as a whole object sent by the client.
-    auto decoded = schema::decode(k, to_stored(*next), schema::MediaType::kJson, w.validation);
-    if (!decoded) return std::unexpected(decoded.error());
-    if (w.warnings != nullptr) *w.warnings = std::move(decoded->warnings);
-    return next;
+    auto conformed = schema::conform(k, std::move(*next), w.validation, w.findings);
+    if (!conformed) return std::unexpected(conformed.error());
+    if (auto ok = check_address(k, at, conformed->object); !ok) return std::unexpected(ok.error());
+    if (w.warnings != nullptr) *w.warnings = std::move(conformed->warnings);
+    return std::move(conformed->object);
   };
   return mutate(k, at, sub, change, w);
 }

@@ -110,6 +110,36 @@ http::Response render_text(int status, std::string body, std::string_view type) 
   return r;
 }
 
+std::string pretty_json(std::string_view text) {
+  std::string out;
+  out.reserve(text.size() * 2);
+  std::size_t depth = 0;
+  bool quoted = false;
+  auto line = [&] { out.append(1, '\n').append(2 * depth, ' '); };
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    char c = text[i];
+    char next = i + 1 < text.size() ? text[i + 1] : '\0';
+    if (quoted || c == '"') {
+      out += c;
+      if (c == '"') quoted = !quoted;
+      if (c == '\\') out += text[++i];
+    } else if (c == '{' || c == '[') {
+      out += c;
+      ++depth;
+      if (next != '}' && next != ']') line();
+    } else if (c == '}' || c == ']') {
+      --depth;
+      if (text[i - 1] != '{' && text[i - 1] != '[') line();
+      out += c;
+    } else {
+      out += c;
+      if (c == ',') line();
+      if (c == ':') out += ' ';
+    }
+  }
+  return out + '\n';
+}
+
 Object success_about(const Kind& k, const Entry& e) {
   Object details{{"name", kube::name(*e.object)}, {"kind", k.plural}, {"uid", kube::uid(*e.object)}};
   if (!k.group.empty()) details["group"] = k.group;

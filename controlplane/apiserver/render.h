@@ -20,6 +20,8 @@ http::Response render_list(const Kind& k, const ListReply& l, const View& v);
 // Any other object (Scale, Status of success, ...).
 http::Response render_object(const Object& o, bool yaml, int status = 200);
 http::Response render_status(const kube::Status& s);
+// The same JSON document with line breaks and two spaces a level, as kube-apiserver writes it when asked for.
+std::string pretty_json(std::string_view text);
 http::Response render_text(int status, std::string body, std::string_view type = "text/plain; charset=utf-8");
 // A metav1.Status of success about one object, as DELETE answers.
 Object success_about(const Kind& k, const Entry& e);

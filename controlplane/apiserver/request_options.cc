@@ -3,11 +3,11 @@
 
 #include <charconv>
 
-#include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 
 #include "controlplane/apiserver/negotiate.h"
 #include "controlplane/apiserver/proto_body.h"
+#include "controlplane/schema/parse.h"
 
 namespace hawser::apiserver {
 
@@ -108,6 +108,25 @@ Expected<bool> dry_run(const http::Request& r) {
 
 }  // namespace
 
+Expected<Object> body_object(const http::Request& r) {
+  auto content_type = r.headers.get("Content-Type");
+  if (is_protobuf(content_type)) return from_protobuf(r.body);
+  auto type = body_type(content_type);
+  if (!type) return std::unexpected(type.error());
+  std::vector<std::string> findings;
+  auto v =
+      *type == schema::MediaType::kYaml ? schema::parse_yaml(r.body, findings) : schema::parse_json(r.body, findings);
+  if (!v) return bad(fmt::format("couldn't get version/kind; json parse error: {}", v.error().text));
+  if (!v->is_object()) return bad("the body is not an object");
+  return std::move(v->get_object());
+}
+
+Expected<Value> patch_body(const http::Request& r, std::vector<std::string>& findings) {
+  auto v = schema::parse_json(r.body, findings);
+  if (!v) return bad(fmt::format("error decoding patch: {}", v.error().text));
+  return std::move(*v);
+}
+
 Expected<ListParams> parse_list(const http::Request& r, const Route& route) {
   ListParams p;
   p.watch = is_true(r, "watch") || route.watch_path;
@@ -189,19 +208,10 @@ Expected<DeleteRequest> parse_delete_options(const Object& o) {
 
 Expected<DeleteRequest> parse_delete(const http::Request& r) {
   kube::Object options;
-  if (is_protobuf(r.headers.get("Content-Type")) && !r.body.empty()) {
-    auto o = from_protobuf(r.body);
+  if (!r.body.empty()) {
+    auto o = body_object(r);
     if (!o) return std::unexpected(o.error());
     options = std::move(*o);
-  } else if (!r.body.empty()) {
-    auto type = body_type(r.headers.get("Content-Type"));
-    if (!type) return std::unexpected(type.error());
-    boost::system::error_code ec;
-    auto v = boost::json::parse(r.body, ec);
-    if (ec || !v.is_object()) {
-      return bad(fmt::format("couldn't decode DeleteOptions: {}", ec ? ec.message() : "not an object"));
-    }
-    options = std::move(v.get_object());
   }
   if (r.has_query("gracePeriodSeconds")) {
     auto grace = number(r, "gracePeriodSeconds");

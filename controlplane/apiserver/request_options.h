@@ -9,6 +9,11 @@
 
 namespace hawser::apiserver {
 
+// The body, in any encoding we take, as an object of no particular kind.
+Expected<Object> body_object(const http::Request& r);
+// The body of a patch; duplicate keys go to `findings`.
+Expected<Value> patch_body(const http::Request& r, std::vector<std::string>& findings);
+
 struct ListParams {
   ListRequest list;
   bool watch = false;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "controlplane/apiserver/resource_handler.h"
 
-#include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 
 #include "controlplane/apiserver/proto_body.h"
@@ -12,25 +11,6 @@ namespace hawser::apiserver {
 namespace {
 
 constexpr std::int64_t kNanosPerSecond = 1'000'000'000;
-
-Expected<Value> parse_json(std::string_view body) {
-  boost::system::error_code ec;
-  auto v = boost::json::parse(body, ec);
-  if (ec)
-    return std::unexpected(
-        kube::bad_request(fmt::format("couldn't get version/kind; json parse error: {}", ec.message())));
-  return v;
-}
-
-Expected<Object> parse_object(const http::Request& r) {
-  if (is_protobuf(r.headers.get("Content-Type"))) return from_protobuf(r.body);
-  auto type = body_type(r.headers.get("Content-Type"));
-  if (!type) return std::unexpected(type.error());
-  auto v = parse_json(r.body);
-  if (!v) return std::unexpected(v.error());
-  if (!v->is_object()) return std::unexpected(kube::bad_request("the body is not an object"));
-  return std::move(v->get_object());
-}
 
 // The body as an object of the addressed kind, with what there is to warn about.
 Expected<schema::Decoded> decode_body(const Kind& k, const http::Request& r, schema::FieldValidation mode) {
@@ -123,7 +103,7 @@ ResourceHandler::Reply ResourceHandler::create(Context& c) {
 ResourceHandler::Reply ResourceHandler::post_subresource(Context& c) {
   auto w = parse_write(c.request);
   if (!w) return std::unexpected(w.error());
-  auto o = parse_object(c.request);
+  auto o = body_object(c.request);
   if (!o) return std::unexpected(o.error());
   auto done = c.route.subresource == "binding" ? bind_pod(registry_, c.at, *o, *w) : evict_pod(registry_, c.at, *o, *w);
   if (!done) return std::unexpected(done.error());
@@ -136,7 +116,7 @@ ResourceHandler::Reply ResourceHandler::update(Context& c) {
   auto w = parse_write(c.request);
   if (!w) return std::unexpected(w.error());
   if (c.route.subresource == "scale") {
-    auto o = parse_object(c.request);
+    auto o = body_object(c.request);
     if (!o) return std::unexpected(o.error());
     auto scale = update_scale(registry_, c.kind, c.at, *o, *w);
     if (!scale) return std::unexpected(scale.error());
@@ -155,7 +135,7 @@ ResourceHandler::Reply ResourceHandler::patch(Context& c) {
   w->warnings = &c.warnings;
   auto type = patch_type(c.request.headers.get("Content-Type"));
   if (!type) return std::unexpected(type.error());
-  auto body = parse_json(c.request.body);
+  auto body = patch_body(c.request, w->findings);
   if (!body) return std::unexpected(body.error());
   if (c.route.subresource == "scale") {
     auto scale = patch_scale(registry_, c.kind, c.at, *type, *body, *w);

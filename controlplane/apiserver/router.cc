@@ -26,13 +26,14 @@ struct Fixed {
   std::string_view path;
   Route::Type type;
 };
-constexpr std::array<Fixed, 6> kFixed = {{
+constexpr std::array<Fixed, 7> kFixed = {{
     {"/", Route::Type::kIndex},
     {"/api", Route::Type::kCoreVersions},
     {"/apis", Route::Type::kGroups},
     {"/openapi/v2", Route::Type::kOpenapiV2},
     {"/version", Route::Type::kVersion},
     {"/metrics", Route::Type::kMetrics},
+    {"/apis/apiextensions.k8s.io/v1/customresourcedefinitions", Route::Type::kCustomResources},
 }};
 
 using Segments = std::vector<std::string>;

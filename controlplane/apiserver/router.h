@@ -23,6 +23,7 @@ struct Route {
     kVersion,
     kHealth,  // /healthz, /livez, /readyz, and one check below each
     kMetrics,
+    kCustomResources,  // where clients look for custom resource definitions
     kResource,
   };
   Type type = Type::kUnknown;

@@ -16,7 +16,15 @@ constexpr std::size_t kRingBytes = 2u << 20;
 // How far back the ring is filled again at start, so that a restart of the control plane relists nobody.
 constexpr Revision kReplayRevisions = 1000;
 
-std::string_view requirement_value(const Object& o, const std::string& path) {
+// Booleans of the API that a field selector may name; absent, they read as false.
+constexpr std::array<std::string_view, 2> kFlags = {"spec.unschedulable", "spec.hostNetwork"};
+
+std::string_view requirement_value(const Object& o, std::string_view path) {
+  // An Event's source is selected by its component.
+  if (path == "source") {
+    auto component = kube::str(o, {"source", "component"});
+    return component.empty() ? kube::str(o, {"reportingComponent"}) : component;
+  }
   const Object* at = &o;
   std::string_view rest = path;
   for (;;) {
@@ -34,11 +42,10 @@ std::string_view requirement_value(const Object& o, const std::string& path) {
   }
 }
 
-// A boolean that is absent reads as false: spec.unschedulable=false finds nodes without the field.
 bool field_matches(const Object& o, const kube::FieldRequirement& r) {
   auto have = requirement_value(o, r.path);
-  bool same = have == r.value || (have.empty() && r.value == "false");
-  return same == r.equal;
+  if (have.empty() && std::ranges::find(kFlags, r.path) != kFlags.end()) have = "false";
+  return (have == r.value) == r.equal;
 }
 
 }  // namespace

@@ -78,6 +78,9 @@ void Connection::no_deadline() {
 Nanos Connection::idle_timeout() const {
   return std::chrono::seconds(core_->options().idle_timeout_seconds);
 }
+Nanos Connection::request_timeout() const {
+  return std::chrono::seconds(core_->options().request_timeout_seconds);
+}
 
 void Connection::handshake() {
   if (state_ != State::kHandshake) return;
@@ -155,10 +158,10 @@ void Connection::parse() {
     parser_ = std::make_unique<RequestParser>(core_->options().max_body_bytes);
     sent_continue_ = false;
     // From the first byte the request has this long in all: a client that drips bytes is not kept.
-    set_deadline(idle_timeout());
+    set_deadline(request_timeout());
   }
   auto used = parser_->feed(in_);
-  if (!used) return refuse(used.error());
+  if (!used) return refuse(used.error().code, used.error().text);
   in_.erase(0, *used);
   if (parser_->done()) return dispatch();
   if (parser_->header_done() && parser_->expects_continue() && !std::exchange(sent_continue_, true)) {
@@ -178,14 +181,24 @@ void Connection::dispatch() {
   r.remote = remote_;
   state_ = State::kHandling;
   no_deadline();
-  core_->submit([self = shared_from_this(), r = std::move(r)] { run_handler(*self->core_, r, self); });
+  auto lane = r.method == "GET" || r.method == "HEAD" ? Lane::kRead : Lane::kWrite;
+  auto late = system_clock().now() + request_timeout();
+  bool taken = core_->submit(lane, [self = shared_from_this(), r = std::move(r), late] {
+    if (system_clock().now() < late) return run_handler(*self->core_, r, self);
+    self->answer(refusal(self->core_->options(), 504, "the request waited too long"));
+  });
+  if (taken) return;
+  auto busy = refusal(core_->options(), 429, "too many requests, please try again later");
+  busy.headers.set("Retry-After", "1");
+  send_answer(std::move(busy));
 }
 
-void Connection::refuse(const Error& e) {
+// Answers what cannot be read on.
+void Connection::refuse(int status, std::string_view text) {
   parser_.reset();
   keep_alive_ = false;
   head_request_ = false;
-  send_answer(text_response(e.code, e.text));
+  send_answer(refusal(core_->options(), status, text));
 }
 
 void Connection::send_answer(Response r) {

@@ -25,6 +25,7 @@
 #include "lib/http/server.h"
 #include "lib/http/transport.h"
 #include "lib/http/wire.h"
+#include "lib/http/workers.h"
 
 namespace hawser::http {
 
@@ -37,8 +38,8 @@ class Connection;
 class ServerCore {
  public:
   virtual ~ServerCore() = default;
-  // Runs on a worker thread.
-  virtual void submit(std::function<void()> work) = 0;
+  // Runs on a worker thread; false if too much waits already.
+  virtual bool submit(Lane lane, std::function<void()> work) = 0;
   virtual void handle(const Request& r, Responder& responder) = 0;
   virtual void closed(Connection& c) = 0;
   [[nodiscard]] virtual const ServerOptions& options() const = 0;
@@ -82,7 +83,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void read_all();
   void parse();
   void dispatch();
-  void refuse(const Error& e);
+  void refuse(int status, std::string_view text);
   void send_answer(Response r);
   void begin_stream(Response r);
   void pump();
@@ -95,6 +96,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void set_deadline(Nanos from_now);
   void no_deadline();
   [[nodiscard]] Nanos idle_timeout() const;
+  [[nodiscard]] Nanos request_timeout() const;
 
   const std::shared_ptr<ServerCore> core_;
   const std::string remote_;

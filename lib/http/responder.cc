@@ -74,11 +74,16 @@ class StreamHandle final : public Stream {
   const std::size_t limit_bytes_;
 };
 
-// Lives on the worker's stack for one request.
+// For one request; on the worker's stack unless detached.
 class ConnectionResponder final : public Responder {
  public:
-  ConnectionResponder(std::shared_ptr<Connection> connection, bool gzip)
-      : connection_(std::move(connection)), gzip_(gzip) {}
+  ConnectionResponder(const ServerOptions& options, std::shared_ptr<Connection> connection, bool gzip)
+      : options_(options), connection_(std::move(connection)), gzip_(gzip) {}
+  ~ConnectionResponder() override {
+    if (!answered_) connection_->answer(refusal(options_, 500, "no answer"));
+  }
+  ConnectionResponder(const ConnectionResponder&) = delete;
+  ConnectionResponder& operator=(const ConnectionResponder&) = delete;
   void send(Response r) override {
     if (std::exchange(answered_, true)) return;
     if (gzip_) gzip_response(r);
@@ -88,9 +93,13 @@ class ConnectionResponder final : public Responder {
     answered_ = true;
     return connection_->answer_stream(std::move(r));
   }
-  [[nodiscard]] bool answered() const { return answered_; }
+  std::shared_ptr<Responder> detach() override {
+    answered_ = true;
+    return std::make_shared<ConnectionResponder>(options_, connection_, gzip_);
+  }
 
  private:
+  const ServerOptions& options_;  // the server's, which outlives its connections
   const std::shared_ptr<Connection> connection_;
   const bool gzip_;
   bool answered_ = false;
@@ -103,7 +112,8 @@ std::shared_ptr<Stream> make_stream_handle(std::shared_ptr<StreamState> state, s
   return std::make_shared<StreamHandle>(std::move(state), std::move(connection), limit_bytes);
 }
 
-Response text_response(int status, std::string_view text) {
+Response refusal(const ServerOptions& o, int status, std::string_view text) {
+  if (o.refusal) return o.refusal(status, text);
   Response r;
   r.status = status;
   r.headers.set("Content-Type", "text/plain; charset=utf-8");
@@ -113,14 +123,13 @@ Response text_response(int status, std::string_view text) {
 }
 
 void run_handler(ServerCore& core, const Request& r, const std::shared_ptr<Connection>& connection) {
-  ConnectionResponder responder(connection, accepts_gzip(r.headers));
+  ConnectionResponder responder(core.options(), connection, accepts_gzip(r.headers));
   // Our code throws nothing, but the libraries a handler calls may, and one request must not end the process.
   try {
     core.handle(r, responder);
   } catch (const std::exception& e) {
     log::error("http: {} {}: handler threw: {}", r.method, r.path(), e.what());
   }
-  if (!responder.answered()) responder.send(text_response(500, "no answer"));
 }
 
 }  // namespace hawser::http

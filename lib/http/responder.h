@@ -21,6 +21,7 @@ std::shared_ptr<Stream> make_stream_handle(std::shared_ptr<StreamState> state, s
 // Calls the server's handler for one request. Whatever it does, the request is answered once.
 void run_handler(ServerCore& core, const Request& r, const std::shared_ptr<Connection>& connection);
 
-Response text_response(int status, std::string_view text);
+// What the server itself answers.
+Response refusal(const ServerOptions& o, int status, std::string_view text);
 
 }  // namespace hawser::http

@@ -26,56 +26,6 @@ using Acceptor = asio::basic_socket_acceptor<tcp, asio::io_context::executor_typ
 constexpr auto kSweepInterval = 1s;
 constexpr auto kStopGrace = 2s;
 
-// Threads that run handlers. Started as they are needed: a daemon that only serves /healthz has one.
-class Workers {
- public:
-  explicit Workers(int max) : max_(static_cast<std::size_t>(max)) {}
-  ~Workers() { stop(); }
-  void submit(std::function<void()> work) {
-    std::lock_guard l(mu_);
-    if (stopping_) return;
-    queue_.push_back(std::move(work));
-    if (idle_ < queue_.size() && threads_.size() < max_) threads_.emplace_back([this] { loop(); });
-    cv_.notify_one();
-  }
-  // Drops what has not begun and waits for the rest.
-  void stop() {
-    std::vector<std::thread> threads;
-    {
-      std::lock_guard l(mu_);
-      stopping_ = true;
-      queue_.clear();
-      threads.swap(threads_);
-      cv_.notify_all();
-    }
-    for (auto& t : threads) t.join();
-  }
-
- private:
-  void loop() {
-    std::unique_lock l(mu_);
-    for (;;) {
-      idle_++;
-      cv_.wait(l, [&] { return stopping_ || !queue_.empty(); });
-      idle_--;
-      if (queue_.empty()) return;
-      auto work = std::move(queue_.front());
-      queue_.pop_front();
-      l.unlock();
-      work();
-      work = nullptr;
-      l.lock();
-    }
-  }
-  const std::size_t max_;
-  std::mutex mu_;
-  std::condition_variable cv_;
-  std::deque<std::function<void()>> queue_;  // guarded by mu_
-  std::vector<std::thread> threads_;         // guarded by mu_
-  std::size_t idle_ = 0;                     // guarded by mu_
-  bool stopping_ = false;                    // guarded by mu_
-};
-
 }  // namespace
 
 // Held by the Server, and by every connection for as long as a handler keeps its stream.
@@ -85,10 +35,10 @@ struct Server::Impl final : ServerCore, std::enable_shared_from_this<Server::Imp
         tls(std::move(t)),
         handler(std::move(h)),
         io(o.io_threads),
-        workers(o.worker_threads),
+        workers(o.worker_threads, o.max_reads, o.max_writes),
         sweep_timer(io) {}
 
-  void submit(std::function<void()> work) override { workers.submit(std::move(work)); }
+  bool submit(Lane lane, std::function<void()> work) override { return workers.submit(lane, std::move(work)); }
   void handle(const Request& r, Responder& responder) override { handler(r, responder); }
   void closed(Connection& c) override {
     std::lock_guard l(mu);

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // HTTP/1.1 server with TLS on Boost.Beast. I/O (accept, handshake, parse, write) runs on the server's own I/O threads;
 // each complete request is handed to `handler` on a worker thread, which may block. Limits: 3 MiB body (413), 64 KiB
-// headers (431).
+// headers (431), requests that wait or run (429; streams do not count), the time to arrive and the time to wait for a
+// worker (504).
 //
 // A handler answers exactly once, through Responder: send() for a whole response, or stream() for one that goes on
-// (watch, log follow). Stream writes never block: they queue, and a stream whose queue passes `stream_queue_bytes` is
-// cut, so that one slow reader costs bounded memory. Bodies over 16 KiB are gzipped when the client accepts it.
+// (watch, log follow); or takes the answer to another thread by detach(). Stream writes never block: they queue, and a
+// stream whose queue passes `stream_queue_bytes` is cut, so that one slow reader costs bounded memory. Bodies over 16
+// KiB are gzipped when the client accepts it.
 #pragma once
 
 #include <cstdint>
@@ -44,6 +46,8 @@ class Responder {
   virtual void send(Response r) = 0;
   // Sends status and headers, chunked; r.body goes out as the first chunk if not empty.
   virtual std::shared_ptr<Stream> stream(Response r) = 0;
+  // A responder to answer with later, on any thread; this one is done. Dropped without an answer it answers 500.
+  virtual std::shared_ptr<Responder> detach() = 0;
 };
 
 using Handler = std::function<void(const Request&, Responder&)>;
@@ -51,9 +55,14 @@ using Handler = std::function<void(const Request&, Responder&)>;
 struct ServerOptions {
   int io_threads = 1;
   int worker_threads = 8;
+  std::size_t max_reads = 400;   // GET and HEAD that wait or run
+  std::size_t max_writes = 200;  // all others
   std::size_t max_body_bytes = 3u << 20;
   std::size_t stream_queue_bytes = 4u << 20;
-  std::int64_t idle_timeout_seconds = 180;
+  std::int64_t idle_timeout_seconds = 180;    // between requests
+  std::int64_t request_timeout_seconds = 60;  // from a request's first byte to its last, and then for a worker
+  // The answer to a request that never reaches the handler; null: plain text.
+  std::function<Response(int status, std::string_view text)> refusal;
 };
 
 class Server {

@@ -442,9 +442,71 @@ TEST(HttpTest, ManyStreamsCostNoThreadEach) {
 }
 
 TEST(HttpTest, ClosesIdleAndDrippingConnections) {
-  Fixture f(false, handle, {.idle_timeout_seconds = 1});
+  Fixture f(false, handle, {.idle_timeout_seconds = 1, .request_timeout_seconds = 1});
   EXPECT_EQ(raw(f.port, ""), "");
   EXPECT_EQ(raw(f.port, "GET / HT"), "");
+}
+
+// Reads that hang (here: all that may run, and more that wait) leave writes alone; more than the limit are told to come
+// again.
+TEST(HttpTest, LanesKeepReadsAndWritesApart) {
+  Flag go;
+  Fixture f(false,
+            [&](const Request& r, Responder& out) {
+              if (r.method == "GET") go.wait();
+              out.send({.body = r.method});
+            },
+            {.worker_threads = 4, .max_reads = 5, .refusal = [](int status, std::string_view text) {
+               return Response{.status = status, .body = "refused: " + std::string(text)};
+             }});
+  constexpr int kReads = 8;
+  std::atomic<int> served = 0;
+  std::atomic<int> refused = 0;
+  std::vector<std::jthread> readers;
+  for (int i = 0; i < kReads; i++) {
+    readers.emplace_back([&] {
+      Client c(f.plain());
+      auto r = c.send({.target = "/"});
+      if (!r) return;
+      if (r->status == 200) served++;
+      if (r->status != 429) return;
+      refused++;
+      EXPECT_EQ(r->headers.get("Retry-After"), "1");
+      EXPECT_TRUE(r->body.starts_with("refused: too many requests"));
+      if (refused == kReads - 5) go.set();
+    });
+  }
+  Client c(f.plain());
+  for (int i = 0; i < 3; i++) {
+    auto w = c.send({.method = "PUT", .target = "/"});
+    ASSERT_TRUE(w) << w.error().text;
+    EXPECT_EQ(w->body, "PUT");
+  }
+  readers.clear();
+  EXPECT_EQ(served, 5);
+  EXPECT_EQ(refused, kReads - 5);
+}
+
+TEST(HttpTest, WaitingTooLongForAWorkerIsATimeout) {
+  Fixture f(false, handle, {.request_timeout_seconds = 0});
+  // With no time at all every request is late.
+  EXPECT_TRUE(raw(f.port, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").starts_with("HTTP/1.1 504 "));
+}
+
+TEST(HttpTest, DetachedAnswerComesFromAnotherThread) {
+  std::vector<std::jthread> later;
+  Fixture f(false,
+            [&](const Request& r, Responder& out) {
+              later.emplace_back([reply = out.detach(), path = std::string(r.path())] {
+                if (path == "/answer") reply->send({.body = "later"});
+                if (path == "/stream") reply->stream({.body = "a"})->write(std::string_view("b"));
+              });
+            },
+            {.worker_threads = 1});
+  Client c(f.plain());
+  EXPECT_EQ(c.send({.target = "/answer"}).value().body, "later");
+  EXPECT_EQ(c.send({.target = "/stream"}).value().body, "ab");
+  EXPECT_EQ(c.send({.target = "/forget"}).value().status, 500);
 }
 
 TEST(HttpTest, StopEndsStreamsCleanlyAndWaitsForAnswers) {

@@ -199,5 +199,10 @@ Status internal_error(std::string_view message) {
 Status service_unavailable(std::string_view message) {
   return simple(503, "ServiceUnavailable", std::string(message));
 }
+Status too_many_requests(std::string_view message, int retry_after_seconds) {
+  Status s = simple(429, "TooManyRequests", std::string(message));
+  s.retry_after_seconds = retry_after_seconds;
+  return s;
+}
 
 }  // namespace hawser::kube

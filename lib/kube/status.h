@@ -59,5 +59,6 @@ Status unsupported_media_type(std::string_view message);
 Status not_acceptable(std::string_view message);
 Status internal_error(std::string_view message);
 Status service_unavailable(std::string_view message);
+Status too_many_requests(std::string_view message, int retry_after_seconds);
 
 }  // namespace hawser::kube
