@@ -10,7 +10,6 @@
 #include <unistd.h>
 
 #include "lib/base/log.h"
-#include "lib/base/sysctl.h"
 
 namespace hawser::overlay {
 namespace {
@@ -36,9 +35,9 @@ bool drain_eventfd(int fd) {
 
 }  // namespace
 
-Daemon::Daemon(Options options, kube::Client& client, Kernel kernel, metrics::Registry& registry)
+Daemon::Daemon(Options options, SubnetSource& source, Kernel kernel, metrics::Registry& registry)
     : options_(std::move(options)),
-      client_(client),
+      source_(source),
       kernel_(kernel),
       wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       peers_(registry.gauge("hawser_overlay_peers", "Remote nodes that pods can reach.").with()),
@@ -46,21 +45,18 @@ Daemon::Daemon(Options options, kube::Client& client, Kernel kernel, metrics::Re
       syncs_(
           registry.counter("hawser_overlay_syncs_total", "Comparisons of the kernel with the desired state.").with()),
       failures_(registry.counter("hawser_overlay_sync_failures_total", "Comparisons that ended with an error.").with()),
-      repairs_(registry.counter("hawser_overlay_repairs_total", "Objects put right that others had changed.").with()),
+      repairs_(registry.counter("hawser_overlay_repairs_total", "Objects put right that others had changed, by kind.",
+                                {"kind"})),
       seconds_(registry
                    .histogram("hawser_overlay_sync_seconds", "Time of one comparison with its writes.",
                               metrics::exponential_buckets(0.0005, 2, 14))
                    .with()) {
-  set_status(false, "no answer from the API server yet");
-  publisher_ = std::make_unique<BoundedRunner>(
-      BoundedRunnerOptions{.retry_interval = std::chrono::seconds(3), .max_interval = std::chrono::hours(24)},
-      [this] { return publish(); });
-  informer_ = std::make_unique<kube::Informer>(client_, kube::kNodes);
+  for (const char* kind : {"device", "address", "neighbour", "fdb", "route", "masquerade"}) repairs_.with({kind});
+  set_status(false, "nothing is known of other nodes yet");
 }
 
 Daemon::~Daemon() {
-  if (informer_) informer_->stop();
-  publisher_->stop();
+  source_.stop();
 }
 
 void Daemon::wake() {
@@ -81,27 +77,6 @@ void Daemon::set_status(bool ready, std::string reason) {
   status_ = {ready, std::move(reason)};
 }
 
-void Daemon::on_node(const kube::ObjectPtr& old, const kube::ObjectPtr& current) {
-  const auto name = std::string(kube::name(current ? *current : *old));
-  bool changed = false;
-  {
-    std::lock_guard l(mu_);
-    if (name == options_.node) own_node_ = current;
-    auto it = leases_.find(name);
-    if (!current) {
-      changed = it != leases_.end();
-      leases_.erase(name);
-    } else {
-      // Heartbeats change a Node every few seconds; its lease hardly ever.
-      auto lease = read_lease(*current, options_.annotation_prefix);
-      changed = it == leases_.end() || it->second != lease;
-      if (changed) leases_[name] = std::move(lease);
-    }
-  }
-  if (name == options_.node) publisher_->run();
-  if (changed) wake();
-}
-
 bool Daemon::concerns_us(const netlink::Event& e) const {
   using Type = netlink::Event::Type;
   switch (e.type) {
@@ -112,7 +87,8 @@ bool Daemon::concerns_us(const netlink::Event& e) const {
     case Type::kAddress:
       return devices_.contains(e.address.link) || underlays_.contains(e.address.link);
     case Type::kRoute:
-      return devices_.contains(e.route.link) || e.route.type == netlink::RouteType::kUnreachable;
+      return devices_.contains(e.route.link) || e.route.type == netlink::RouteType::kUnreachable ||
+             underlays_.contains(e.route.link);
     case Type::kNeigh:
       return devices_.contains(e.neigh.link) && (e.removed || e.neigh.permanent);
   }
@@ -120,16 +96,10 @@ bool Daemon::concerns_us(const netlink::Event& e) const {
 }
 
 Result<> Daemon::run(int stop_fd) {
-  publisher_->start();
-  informer_->start({.on_change = [this](const auto& old, const auto& now) { on_node(old, now); },
-                    .on_synced =
-                        [this] {
-                          {
-                            std::lock_guard l(mu_);
-                            nodes_known_ = true;
-                          }
-                          wake();
-                        }});
+  source_.start([this] {
+    leases_changed_ = true;
+    wake();
+  });
   std::chrono::milliseconds retry = kFirstRetry;
   bool failed = false;
   for (;;) {
@@ -142,7 +112,7 @@ Result<> Daemon::run(int stop_fd) {
     if (poll(p.data(), 1, static_cast<int>(kGather.count())) > 0) return {};
     const char* cause = kRepair;
     bool touched = drain_eventfd(wake_.get());
-    if (touched || failed) cause = kChange;
+    if (leases_changed_.exchange(false) || failed) cause = kChange;
     touched |= failed;
     auto read = kernel_.monitor.read([&](const netlink::Event& e) {
       if (!concerns_us(e)) return;
@@ -174,87 +144,110 @@ Result<> Daemon::sync_once(const char* cause) {
 }
 
 Result<std::string> Daemon::sync_all(const char* cause) {
-  std::vector<Lease> all;
-  Lease own;
-  {
-    std::lock_guard l(mu_);
-    if (!nodes_known_) return std::string("no answer from the API server yet");
-    auto it = leases_.find(options_.node);
-    if (it == leases_.end()) return fmt::format("node {} is not registered", options_.node);
-    own = it->second;
-    for (auto& [name, lease] : leases_) all.push_back(lease);
+  auto view = source_.view();
+  if (!view) return view.error();
+  view_ = std::move(*view);
+  Lease own = view_.own;
+  own.node = options_.node;
+  own.backend = options_.settings.backend;
+  if (own.pod_cidrs.empty()) return offer(std::move(own));
+  for (const auto& c : own.pod_cidrs) {
+    bool inside = std::ranges::any_of(options_.cluster_cidrs, [&](const Cidr& all) { return all.contains(c); });
+    if (!inside) return fmt::format("pod CIDR {} of node {} is not in the cluster's network", c, options_.node);
   }
-  if (own.pod_cidrs.empty()) return fmt::format("node {} has no podCIDR yet", options_.node);
-  own.backend = "vxlan";
   int mtu = 0;
-  double peers = 0;
+  found_targets_.clear();
   for (const auto& cidr : own.pod_cidrs) {
-    auto family_mtu = sync_family(cidr.family(), own, all, cause);
+    auto family_mtu = sync_family(cidr.family(), own, cause);
     if (!family_mtu) return propagate(family_mtu);
     mtu = mtu == 0 ? *family_mtu : std::min(mtu, *family_mtu);
-    peers = std::max(peers, peers_.value());
   }
-  if (auto r = sync_masquerade(own); !r) return propagate(r);
-  if (auto r = write_node_files(own, mtu); !r) return propagate(r);
   {
     std::lock_guard l(mu_);
-    wanted_ = Publication{
-        .lease = own, .prefix = options_.annotation_prefix, .network_available = options_.set_network_available};
+    targets_ = found_targets_;
   }
-  publisher_->run();
+  if (auto r = sync_masquerade(own, cause); !r) return propagate(r);
+  if (auto r = write_node_files(own, mtu); !r) return propagate(r);
+  source_.publish(own, true);
   return std::string();
 }
 
-Result<int> Daemon::sync_family(int family, Lease& own, const std::vector<Lease>& all, const char* cause) {
-  auto& rtnl = kernel_.rtnl;
-  const char* forwarding = family == AF_INET ? "net/ipv4/ip_forward" : "net/ipv6/conf/all/forwarding";
-  if (auto r = sysctl::ensure(forwarding, "1"); !r) return propagate(r);
-  IpAddr preferred;
-  {
-    std::lock_guard l(mu_);
-    if (own_node_) preferred = internal_ip(*own_node_, family);
+// A node that has no range yet says how it is reached, by which a source that gives out ranges can give it one.
+Result<std::string> Daemon::offer(Lease own) {
+  for (const auto& c : options_.cluster_cidrs) {
+    if (auto r = fill_own(c.family(), own); !r) return propagate(r);
   }
-  auto underlay = find_underlay(rtnl, family, options_.iface, preferred);
-  if (!underlay) return propagate(underlay, "pod CIDR {}", own.pod_cidr(family));
+  source_.publish(own, false);
+  return fmt::format("node {} has no podCIDR yet", options_.node);
+}
+
+// The part of our own lease that this node knows best: where it is reached, and its device's MAC.
+Result<Underlay> Daemon::fill_own(int family, Lease& own) {
+  auto& rtnl = kernel_.rtnl;
+  const auto& settings = options_.settings;
+  auto underlay = find_underlay(rtnl, family, options_.iface, of_family(view_.node_addresses, family));
+  if (!underlay) return propagate(underlay);
+  if (settings.mtu) underlay->mtu = settings.mtu;
   Vtep& vtep = own.vtep(family);
-  IpAddr told = of_family(options_.public_ips, family);
+  IpAddr told = of_family(view_.overwrites, family);
+  if (!told) told = of_family(options_.public_ips, family);
   vtep.address = told ? told : underlay->address;
+  if (!find_backend(settings.backend)->tunnel) {
+    vtep.mac.reset();
+    return underlay;
+  }
   // The MAC that peers know; else that of a device that stands (the annotation was lost); else one that follows from
   // the name.
-  const auto device = device_name(family, options_.settings.vni);
-  if (!vtep.mac || vtep.vni != options_.settings.vni) {
-    auto have = rtnl.get_link(device);
-    bool ours = have && have->kind == "vxlan" && have->vxlan.vni == options_.settings.vni;
-    vtep.mac = ours ? have->mac : mac_for(options_.node, options_.settings.vni, family);
+  if (!vtep.mac || vtep.vni != settings.vni) {
+    auto have = rtnl.get_link(device_name(family, settings.vni));
+    bool ours = have && have->kind == "vxlan" && have->vxlan.vni == settings.vni;
+    vtep.mac = ours ? have->mac : mac_for(options_.node, settings.vni, family);
   }
-  vtep.vni = options_.settings.vni;
+  vtep.vni = settings.vni;
+  return underlay;
+}
+
+Result<int> Daemon::sync_family(int family, Lease& own, const char* cause) {
+  const char* forwarding = family == AF_INET ? "net/ipv4/ip_forward" : "net/ipv6/conf/all/forwarding";
+  if (auto r = switch_on(options_.paths, forwarding); !r) return propagate(r);
+  auto underlay = fill_own(family, own);
+  if (!underlay) return propagate(underlay, "pod CIDR {}", own.pod_cidr(family));
   std::vector<std::string> skipped;
-  auto spec = make_spec(own, all, family, *underlay, options_.settings, skipped);
+  auto spec = make_spec(own, view_.nodes, *underlay, options_.settings, skipped);
   for (const auto& s : skipped) {
     if (reported_.insert(s).second) log::warn("peer left out: {}", s);
   }
-  device_names_.insert(device);
+  if (!spec.device.name.empty()) device_names_.insert(spec.device.name);
   underlays_.insert(underlay->index);
-  auto synced = sync(rtnl, spec);
+  auto synced = sync(kernel_.rtnl, spec);
   if (!synced) return propagate(synced);
-  devices_.insert(synced->device);
+  if (synced->device) devices_.insert(synced->device);
   peers_.set(static_cast<double>(spec.peers.size()));
-  for (const auto& w : synced->wrote) log::info("{}: {}", first_sync_ ? "start" : cause, w);
-  if (cause == kRepair) repairs_.add(static_cast<double>(synced->wrote.size()));
-  return spec.device.mtu;
+  for (const auto& p : spec.peers)
+    found_targets_.push_back({p.node, p.direct ? p.vtep : gateway_of(p.pod_cidr), spec.mtu});
+  report(synced->wrote, cause);
+  return spec.mtu;
 }
 
-Result<> Daemon::sync_masquerade(const Lease& own) {
+void Daemon::report(const std::vector<Change>& wrote, const char* cause) {
+  for (const auto& w : wrote) {
+    log::info("{}: {}", first_sync_ ? "start" : cause, w.text);
+    if (cause == kRepair) repairs_.with({w.kind}).add();
+  }
+}
+
+Result<> Daemon::sync_masquerade(const Lease& own, const char* cause) {
   if (!options_.ip_masq) {
     auto removed = remove_masquerade(kernel_.nft);
     if (!removed) return propagate(removed);
     return {};
   }
-  auto wrote = ensure_masquerade(
-      kernel_.nft,
-      {.own_pods = own.pod_cidrs, .cluster = options_.cluster_cidrs, .not_masqueraded = options_.non_masquerade});
+  auto wrote = ensure_masquerade(kernel_.nft, {.own_pods = own.pod_cidrs,
+                                               .cluster = options_.cluster_cidrs,
+                                               .not_masqueraded = options_.non_masquerade,
+                                               .fully_random = options_.masq_fully_random});
   if (!wrote) return propagate(wrote);
-  if (*wrote) log::info("set nftables table {}", kMasqueradeTable);
+  if (*wrote) report({{"masquerade", fmt::format("set nftables table {}", kMasqueradeTable)}}, cause);
   return {};
 }
 
@@ -267,29 +260,9 @@ Result<> Daemon::write_node_files(const Lease& own, int mtu) {
   return {};
 }
 
-Result<> Daemon::publish() {
-  std::optional<Publication> wanted;
-  kube::ObjectPtr node;
-  {
-    std::lock_guard l(mu_);
-    wanted = wanted_;
-    node = own_node_;
-  }
-  if (!wanted || !node) return {};
-  auto patch = publication_patch(*node, *wanted, system_clock().wall());
-  if (!patch) return {};
-  auto answer = client_.patch(kube::kNodes, "", options_.node, kube::PatchType::kStrategic, *patch, "status");
-  // Some servers keep metadata out of the status subresource.
-  if (answer && (*answer) && publication_patch(**answer, *wanted, system_clock().wall()) &&
-      kube::find(patch->get_object(), {"metadata"}))
-    answer = client_.patch(kube::kNodes, "", options_.node, kube::PatchType::kStrategic,
-                           kube::Object{{"metadata", *kube::find(patch->get_object(), {"metadata"})}});
-  if (!answer) {
-    log::warn("publish the lease of node {}: {}", options_.node, answer.error().text);
-    return propagate(answer);
-  }
-  log::info("published the lease of node {}", options_.node);
-  return {};
+std::vector<ProbeTarget> Daemon::probe_targets() const {
+  std::lock_guard l(mu_);
+  return targets_;
 }
 
 }  // namespace hawser::overlay

@@ -34,25 +34,32 @@ http::Response text(int status, std::string body) {
 }  // namespace
 
 Result<std::unique_ptr<http::Server>> serve_health(const std::string& bind, std::function<Status()> status,
+                                                   std::function<std::vector<std::string>()> path_lines,
                                                    const metrics::Registry& registry) {
   auto at = parse_bind(bind);
   if (!at) return propagate(at);
-  auto server = std::make_unique<http::Server>(
-      http::ServerOptions{.worker_threads = 1}, nullptr,
-      [status = std::move(status), &registry](const http::Request& q, http::Responder& out) {
-        auto path = q.path();
-        if (path == "/healthz" || path == "/livez") return out.send(text(200, "ok\n"));
-        if (path == "/readyz") {
-          auto s = status();
-          return out.send(s.ready ? text(200, "ok\n") : text(503, s.reason + "\n"));
-        }
-        if (path == "/metrics") {
-          auto r = text(200, registry.text());
-          r.headers.set("Content-Type", metrics::kContentType);
-          return out.send(std::move(r));
-        }
-        out.send(text(404, "not found\n"));
-      });
+  auto server = std::make_unique<http::Server>(http::ServerOptions{.worker_threads = 1}, nullptr,
+                                               [status = std::move(status), path_lines = std::move(path_lines),
+                                                &registry](const http::Request& q, http::Responder& out) {
+                                                 auto path = q.path();
+                                                 if (path == "/healthz" || path == "/livez")
+                                                   return out.send(text(200, "ok\n"));
+                                                 if (path == "/readyz") {
+                                                   auto s = status();
+                                                   std::string body = s.ready ? "ok\n" : s.reason + "\n";
+                                                   if (q.has_query("verbose")) {
+                                                     for (const auto& line : path_lines())
+                                                       body += "peer " + line + "\n";
+                                                   }
+                                                   return out.send(text(s.ready ? 200 : 503, std::move(body)));
+                                                 }
+                                                 if (path == "/metrics") {
+                                                   auto r = text(200, registry.text());
+                                                   r.headers.set("Content-Type", metrics::kContentType);
+                                                   return out.send(std::move(r));
+                                                 }
+                                                 out.send(text(404, "not found\n"));
+                                               });
   auto port = server->listen(at->address, at->port);
   if (!port) return propagate(port, "--healthz-bind {}", bind);
   return server;

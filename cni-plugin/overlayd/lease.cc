@@ -12,8 +12,8 @@ namespace {
 
 namespace json = boost::json;
 
-constexpr std::string_view kCondition = "NetworkUnavailable";
-constexpr std::string_view kReason = "FlannelIsUp";  // what tools that watch flannel clusters look for
+constexpr const char* kCondition = "NetworkUnavailable";
+constexpr const char* kReason = "FlannelIsUp";  // what tools that watch flannel clusters look for
 
 // The annotation keys of one underlay family.
 struct FamilyKeys {
@@ -21,19 +21,20 @@ struct FamilyKeys {
   const char* backend_data;
   const char* public_ip;
   const char* public_ip_overwrite;
+  const char* node_public_ip;
 };
-constexpr std::array<FamilyKeys, 2> kKeys{{{AF_INET, "backend-data", "public-ip", "public-ip-overwrite"},
-                                           {AF_INET6, "backend-v6-data", "public-ipv6", "public-ipv6-overwrite"}}};
+constexpr std::array<FamilyKeys, 2> kKeys{
+    {{AF_INET, "backend-data", "public-ip", "public-ip-overwrite", "node-public-ip"},
+     {AF_INET6, "backend-v6-data", "public-ipv6", "public-ipv6-overwrite", "node-public-ipv6"}}};
 
 std::string_view annotation(const kube::Object& node, std::string_view prefix, std::string_view key) {
   return kube::str(node, {"metadata", "annotations", fmt::format("{}/{}", prefix, key)});
 }
 
 Vtep read_vtep(const kube::Object& node, std::string_view prefix, const FamilyKeys& keys) {
-  Vtep v;
-  auto overwrite = annotation(node, prefix, keys.public_ip_overwrite);
-  auto address = IpAddr::parse(overwrite.empty() ? annotation(node, prefix, keys.public_ip) : overwrite);
-  if (address && address->family() == keys.family) v.address = *address;
+  Vtep v{.address = overwritten_address(node, prefix, keys.family)};
+  auto address = IpAddr::parse(annotation(node, prefix, keys.public_ip));
+  if (!v.address && address && address->family() == keys.family) v.address = *address;
   boost::system::error_code ec;
   auto data = json::parse(annotation(node, prefix, keys.backend_data), ec);
   if (ec || !data.is_object()) return v;
@@ -57,12 +58,19 @@ json::object wanted_annotations(const Publication& p) {
   return a;
 }
 
-bool condition_stands(const kube::Object& node) {
+// The Node has that condition; reason and message count only where `whole`.
+bool condition_stands(const kube::Object& node, const NodeCondition& want, bool whole) {
   for (const auto& c : kube::arr(node, {"status", "conditions"})) {
     const auto& o = kube::as_obj(c);
-    if (kube::str(o, {"type"}) == kCondition) return kube::str(o, {"status"}) == "False";
+    if (kube::str(o, {"type"}) != want.type || kube::str(o, {"status"}) != want.status) continue;
+    return !whole || (kube::str(o, {"reason"}) == want.reason && kube::str(o, {"message"}) == want.message);
   }
   return false;
+}
+
+json::object condition_json(const NodeCondition& c, const std::string& at) {
+  return {{"type", c.type},       {"status", c.status},       {"reason", c.reason},
+          {"message", c.message}, {"lastTransitionTime", at}, {"lastHeartbeatTime", at}};
 }
 
 }  // namespace
@@ -76,6 +84,15 @@ Vtep& Lease::vtep(int family) {
 Cidr Lease::pod_cidr(int family) const {
   for (const auto& c : pod_cidrs) {
     if (c.family() == family) return c;
+  }
+  return {};
+}
+
+IpAddr overwritten_address(const kube::Object& node, std::string_view prefix, int family) {
+  const auto& keys = family == AF_INET ? kKeys[0] : kKeys[1];
+  for (const char* key : {keys.public_ip_overwrite, keys.node_public_ip}) {
+    auto a = IpAddr::parse(annotation(node, prefix, key));
+    if (a && a->family() == family) return *a;
   }
   return {};
 }
@@ -114,13 +131,14 @@ std::optional<kube::Value> publication_patch(const kube::Object& node, const Pub
   }
   json::object patch;
   if (!changed.empty()) patch["metadata"] = json::object{{"annotations", changed}};
-  if (p.network_available && !condition_stands(node)) {
-    auto at = rfc3339(now);
-    json::object condition{{"type", kCondition},       {"status", "False"},
-                           {"reason", kReason},        {"message", "Hawser is running on this node"},
-                           {"lastTransitionTime", at}, {"lastHeartbeatTime", at}};
-    patch["status"] = json::object{{"conditions", json::array{condition}}};
-  }
+  const auto at = rfc3339(now);
+  const NodeCondition available{kCondition, "False", kReason, "Hawser is running on this node"};
+  json::array conditions;
+  if (p.network_available && !condition_stands(node, available, false))
+    conditions.push_back(condition_json(available, at));
+  if (p.condition && !condition_stands(node, *p.condition, true))
+    conditions.push_back(condition_json(*p.condition, at));
+  if (!conditions.empty()) patch["status"] = json::object{{"conditions", std::move(conditions)}};
   if (patch.empty()) return std::nullopt;
   return patch;
 }

@@ -37,13 +37,22 @@ struct Lease {
 
 // Annotations that cannot be read are as if absent: a peer's mistake must not stop the others.
 [[nodiscard]] Lease read_lease(const kube::Object& node, std::string_view prefix);
+// What annotations `public-ip-overwrite` (flannel's) or `node-public-ip` (k3s') order to be told to peers.
+[[nodiscard]] IpAddr overwritten_address(const kube::Object& node, std::string_view prefix, int family);
 // The node's InternalIP of that family, or an invalid address.
 [[nodiscard]] IpAddr internal_ip(const kube::Object& node, int family);
+
+// A condition of the Node beside NetworkUnavailable.
+struct NodeCondition {
+  std::string type, status, reason, message;
+  bool operator==(const NodeCondition&) const = default;
+};
 
 struct Publication {
   Lease lease;
   std::string prefix{kDefaultAnnotationPrefix};
   bool network_available = true;  // set condition NetworkUnavailable=False too
+  std::optional<NodeCondition> condition;
 };
 // The strategic merge patch for nodes/status; nullopt: the node says all that already.
 [[nodiscard]] std::optional<kube::Value> publication_patch(const kube::Object& node, const Publication& p,

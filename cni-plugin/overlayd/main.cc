@@ -1,12 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // hawser-overlayd: flags, wiring, signals.
 #include <cstdio>
+#include <cstdlib>
+#include <optional>
 
 #include <CLI/CLI.hpp>
 #include <malloc.h>
 
 #include "cni-plugin/overlayd/daemon.h"
+#include "cni-plugin/overlayd/flannel_args.h"
 #include "cni-plugin/overlayd/health.h"
+#include "cni-plugin/overlayd/kube_source.h"
+#include "cni-plugin/overlayd/net_conf.h"
+#include "cni-plugin/overlayd/static_source.h"
+#include "lib/base/atomic_file.h"
 #include "lib/base/log.h"
 #include "lib/base/signals.h"
 #include "lib/kube/http_client.h"
@@ -19,45 +26,78 @@ namespace {
 using namespace hawser;
 
 struct Flags {
-  std::string kubeconfig;
+  std::string kubeconfig, kube_api_url, subnets_file;
   std::string healthz_bind = "127.0.0.1:8285";
+  std::string healthz_ip = "0.0.0.0";
+  int healthz_port = 0;
+  std::string net_config_path;
+  std::string iface_can_reach, backend;
   std::vector<std::string> cluster_cidrs, non_masquerade, public_ips;
+  std::optional<bool> ip_masq, blackhole;
+  bool kube_subnet_mgr = false, keep_port_order = false;
+  int probe_seconds = 10;
   bool cleanup = false;
   bool verbose = false;
+  overlay::KubeSourceOptions kube;
   overlay::Options options;
 };
 
-void add_flags(CLI::App& app, Flags& f) {
-  auto& o = f.options;
-  app.set_version_flag("--version", "hawser-overlayd " HAWSER_VERSION);
+void add_kube_flags(CLI::App& app, Flags& f) {
   app.add_option("--kubeconfig", f.kubeconfig, "how to reach the API server; without it the pod's service account");
-  app.add_option("--node-name", o.node, "name of this node's Node object");
-  app.add_option("--iface", o.iface,
-                 "interface that tunnels use; else the one with the node's InternalIP, else the default route's");
+  app.add_option("--kube-api-url", f.kube_api_url, "the API server's URL, in place of the one that --kubeconfig says");
+  app.add_flag("--kube-subnet-mgr", f.kube_subnet_mgr, "behave as flanneld does: its files and its defaults");
+  app.add_option("--kube-annotation-prefix", f.kube.annotation_prefix, "prefix of the Node annotations")
+      ->capture_default_str();
+  app.add_flag("--set-node-network-unavailable", f.kube.set_network_available,
+               "set the Node condition NetworkUnavailable=False when ready")
+      ->default_val(true);
+  app.add_option("--subnets-file", f.subnets_file, "leases come from this file, not from Node objects");
+  app.add_option("--net-config-path", f.net_config_path,
+                 "flannel's net-conf.json; its networks and back end are in place of the flags");
+}
+
+void add_underlay_flags(CLI::App& app, Flags& f) {
+  auto& o = f.options;
+  app.add_option("--iface", o.iface.names,
+                 "interface that tunnels use, by name or address; repeatable, the first that exists; else the one with "
+                 "the node's InternalIP, else the default route's");
+  app.add_option("--iface-regex", o.iface.regexes, "the same by regular expression; repeatable");
+  app.add_option("--iface-can-reach", f.iface_can_reach, "the interface of the route to this address");
   app.add_option("--public-ip", f.public_ips, "address that peers are told, one a family; else that of the interface");
-  app.add_option("--cluster-cidr", f.cluster_cidrs, "range of all pods, one a family")->delimiter(',');
+  app.add_option("--backend", f.backend, "how packets reach other nodes: " + overlay::backend_names())
+      ->default_str(o.settings.backend);
+  app.add_flag("--direct-routing", o.settings.direct_routing, "vxlan: no tunnel to nodes on our own segment");
   app.add_option("--vni", o.settings.vni, "VXLAN network identifier")
       ->check(CLI::Range(1, 0xffffff))
       ->capture_default_str();
   app.add_option("--port", o.settings.port, "VXLAN UDP port")->check(CLI::Range(1, 65535))->capture_default_str();
+}
+
+void add_flags(CLI::App& app, Flags& f) {
+  auto& o = f.options;
+  app.set_version_flag("--version", "hawser-overlayd " HAWSER_VERSION);
+  app.add_option("--node-name", o.node, "name of this node's Node object; else that of the pod POD_NAMESPACE/POD_NAME")
+      ->envname("NODE_NAME");
+  app.add_option("--cluster-cidr", f.cluster_cidrs, "range of all pods, one a family")->delimiter(',');
+  add_kube_flags(app, f);
+  add_underlay_flags(app, f);
   app.add_option("--run-dir", o.paths.run_dir, "folder of node.json and the address store")->capture_default_str();
   app.add_option("--subnet-file", o.paths.subnet_file, "flannel's subnet.env; default <run-dir>/subnet.env");
   app.add_option("--cni-conf-dir", o.paths.cni_conf_dir, "folder for 10-hawser.conflist; without it none is written");
-  app.add_flag("--ip-masq,!--no-ip-masq", o.ip_masq, "masquerade pod traffic that leaves the cluster")
-      ->default_val(true);
+  app.add_flag("--ip-masq,!--no-ip-masq", f.ip_masq, "masquerade pod traffic that leaves the cluster (default: yes)");
+  app.add_flag("--ip-masq-fully-random-disable", f.keep_port_order, "masquerade with source ports in order");
   app.add_option("--non-masquerade-cidr", f.non_masquerade, "destination that sees pod addresses; repeatable")
       ->delimiter(',');
-  app.add_flag("--ip-blackhole-route,!--no-ip-blackhole-route", o.settings.unreachable_rest,
-               "refuse packets to addresses of this node's range that no pod has")
-      ->default_val(true);
-  app.add_option("--kube-annotation-prefix", o.annotation_prefix, "prefix of the Node annotations")
+  app.add_flag("--ip-blackhole-route,!--no-ip-blackhole-route", f.blackhole,
+               "refuse packets to addresses of this node's range that no pod has (default: yes)");
+  app.add_option("--probe-seconds", f.probe_seconds, "time between probes of the data path to each peer; 0: none")
+      ->check(CLI::Range(0, 3600))
       ->capture_default_str();
-  app.add_flag("--set-node-network-unavailable", o.set_network_available,
-               "set the Node condition NetworkUnavailable=False when ready")
-      ->default_val(true);
   app.add_option("--healthz-bind", f.healthz_bind, "address:port of /healthz, /readyz and /metrics; empty: none")
       ->capture_default_str();
-  app.add_flag("--cleanup", f.cleanup, "remove device, routes, masquerade table and files, and exit");
+  app.add_option("--healthz-ip", f.healthz_ip, "with --healthz-port, in place of --healthz-bind");
+  app.add_option("--healthz-port", f.healthz_port, "0: --healthz-bind holds")->check(CLI::Range(0, 65535));
+  app.add_flag("--cleanup", f.cleanup, "remove device, routes, masquerade table and files, restore sysctls, and exit");
   app.add_flag("-v,--verbose", f.verbose, "log notifications too");
 }
 
@@ -71,7 +111,27 @@ Result<std::vector<Cidr>> parse_cidrs(const char* flag, const std::vector<std::s
   return out;
 }
 
-Result<> read_flags(Flags& f) {
+// What flanneld does where its flags say nothing.
+void flannel_defaults(Flags& f) {
+  if (!f.ip_masq) f.ip_masq = false;
+  if (!f.blackhole) f.blackhole = false;
+  if (f.net_config_path.empty()) f.net_config_path = "/etc/kube-flannel/net-conf.json";
+  if (f.options.paths.subnet_file.empty()) f.options.paths.subnet_file = "/run/flannel/subnet.env";
+  f.healthz_bind.clear();
+}
+
+Result<> read_net_conf(Flags& f) {
+  if (f.net_config_path.empty()) return {};
+  auto text = read_file(f.net_config_path);
+  if (!text) return propagate(text, "--net-config-path");
+  auto conf = overlay::NetConf::parse(*text);
+  if (!conf) return propagate(conf, "--net-config-path {}", f.net_config_path);
+  f.options.settings = conf->settings;
+  f.options.cluster_cidrs = conf->networks();
+  return {};
+}
+
+Result<> read_addresses(Flags& f) {
   auto cluster = parse_cidrs("--cluster-cidr", f.cluster_cidrs);
   if (!cluster) return propagate(cluster);
   auto keep = parse_cidrs("--non-masquerade-cidr", f.non_masquerade);
@@ -81,10 +141,28 @@ Result<> read_flags(Flags& f) {
     if (!a) return propagate(a, "--public-ip");
     f.options.public_ips.push_back(*a);
   }
+  if (!f.iface_can_reach.empty()) {
+    auto a = IpAddr::parse(f.iface_can_reach);
+    if (!a) return propagate(a, "--iface-can-reach");
+    f.options.iface.can_reach = *a;
+  }
   f.options.cluster_cidrs = std::move(*cluster);
   f.options.non_masquerade = std::move(*keep);
+  return {};
+}
+
+Result<> read_flags(Flags& f) {
+  if (f.kube_subnet_mgr) flannel_defaults(f);
+  if (auto r = read_addresses(f); !r) return r;
+  if (!f.backend.empty()) f.options.settings.backend = f.backend;
+  if (!overlay::find_backend(f.options.settings.backend))
+    return fail(EINVAL, "--backend \"{}\": is not one of {}", f.backend, overlay::backend_names());
+  if (f.healthz_port) f.healthz_bind = fmt::format("{}:{}", f.healthz_ip, f.healthz_port);
+  f.options.ip_masq = f.ip_masq.value_or(true);
+  f.options.masq_fully_random = !f.keep_port_order;
   if (f.cleanup) return {};
-  if (f.options.node.empty()) return fail(EINVAL, "--node-name: is required");
+  if (auto r = read_net_conf(f); !r) return r;
+  f.options.settings.unreachable_rest = f.blackhole.value_or(true);
   if (f.options.cluster_cidrs.empty()) return fail(EINVAL, "--cluster-cidr: is required");
   return {};
 }
@@ -95,31 +173,86 @@ Result<> clean_up(const Flags& f, netlink::Rtnl& rtnl, nft::NftRunner& nft) {
     if (auto r = overlay::remove(rtnl, family, f.options.settings.vni); !r) return r;
   }
   if (auto r = overlay::remove_masquerade(nft); !r) return propagate(r);
+  return overlay::restore_sysctls(f.options.paths);
+}
+
+// A DaemonSet that does not tell the node's name tells the pod's.
+Result<> find_node_name(Flags& f, kube::Client* client) {
+  auto& node = f.options.node;
+  const char* pod = std::getenv("POD_NAME");
+  const char* ns = std::getenv("POD_NAMESPACE");
+  if (node.empty() && client && pod && ns) {
+    auto object = client->get(kube::kPods, ns, pod);
+    if (!object) return propagate(object, "--node-name is not given, and pod {}/{}", ns, pod);
+    node = kube::str(**object, {"spec", "nodeName"});
+  }
+  if (node.empty()) return fail(EINVAL, "--node-name: is required");
+  f.kube.node = node;
   return {};
+}
+
+// Where leases come from. The client, if there is one, outlives the source.
+struct Source {
+  std::unique_ptr<kube::HttpClient> client;
+  std::unique_ptr<overlay::SubnetSource> subnets;
+  overlay::KubeSource* kube = nullptr;  // `subnets`, if it is one
+};
+
+Result<Source> make_source(Flags& f) {
+  Source s;
+  if (!f.subnets_file.empty()) {
+    if (auto r = find_node_name(f, nullptr); !r) return propagate(r);
+    s.subnets = std::make_unique<overlay::StaticSource>(f.subnets_file, f.options.node, f.options.settings);
+    return s;
+  }
+  auto config = kube::client_config(f.kubeconfig);
+  if (!config) return propagate(config);
+  if (!f.kube_api_url.empty()) config->server = f.kube_api_url;
+  auto client = kube::HttpClient::make(*config, "hawser-overlayd/" HAWSER_VERSION);
+  if (!client) return propagate(client);
+  s.client = std::move(*client);
+  if (auto r = find_node_name(f, s.client.get()); !r) return propagate(r);
+  auto kube = std::make_unique<overlay::KubeSource>(f.kube, *s.client);
+  s.kube = kube.get();
+  s.subnets = std::move(kube);
+  return s;
+}
+
+overlay::ProberOptions probe_options(const Flags& f) {
+  return {.interval = std::chrono::seconds(f.probe_seconds)};
 }
 
 Result<> serve(Flags& f, netlink::Rtnl& rtnl, nft::KernelNft& nft) {
   auto signals = TerminationSignals::block();
   if (!signals) return propagate(signals);
-  auto config = kube::client_config(f.kubeconfig);
-  if (!config) return propagate(config);
-  auto client = kube::HttpClient::make(*config, "hawser-overlayd/" HAWSER_VERSION);
-  if (!client) return propagate(client);
+  auto source = make_source(f);
+  if (!source) return propagate(source);
   auto monitor = netlink::Monitor::open();
   if (!monitor) return propagate(monitor);
   metrics::Registry registry;
   registry.add_process_metrics();
-  overlay::Daemon daemon(f.options, **client, {rtnl, nft, *monitor}, registry);
+  overlay::Daemon daemon(f.options, *source->subnets, {rtnl, nft, *monitor}, registry);
+  overlay::Prober prober(
+      probe_options(f), [&] { return daemon.probe_targets(); },
+      [&](const std::vector<overlay::PathReport>& faults, std::size_t targets) {
+        if (source->kube && targets) source->kube->set_condition(overlay::path_condition(faults));
+      },
+      registry);
   auto nft_monitor = nft::NftMonitor::start(overlay::kMasqueradeTable, nft.port_id(), [&] { daemon.wake(); });
   if (!nft_monitor) return propagate(nft_monitor);
   std::unique_ptr<http::Server> health;
   if (!f.healthz_bind.empty()) {
     auto server = overlay::serve_health(
-        f.healthz_bind, [&] { return daemon.status(); }, registry);
+        f.healthz_bind, [&] { return daemon.status(); }, [&] { return prober.lines(); }, registry);
     if (!server) return propagate(server);
     health = std::move(*server);
   }
+  if (f.probe_seconds > 0) {
+    // Without the right to send echoes the overlay itself works as well.
+    if (auto r = prober.start(); !r) log::warn("peers are not probed: {}", r.error().text);
+  }
   auto ended = daemon.run(signals->fd());
+  prober.stop();
   nft_monitor->reset();
   return ended;
 }
@@ -140,12 +273,14 @@ int main(int argc, char** argv) {
   CLI::App app("Hawser's overlay daemon: joins this node's pods with those of all other nodes.");
   Flags flags;
   add_flags(app, flags);
+  auto translated = overlay::translate_flannel_args({argv + 1, argv + argc}, std::getenv);
   try {
-    app.parse(argc, argv);
+    app.parse(std::vector<std::string>(translated.args.rbegin(), translated.args.rend()));  // CLI11 begins at the end
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? 0 : 1;
   }
   log::init("overlayd", flags.verbose ? log::Level::kDebug : log::Level::kInfo);
+  for (const auto& note : translated.notes) log::warn("{}", note);
   if (auto r = run(flags); !r) {
     std::fprintf(stderr, "hawser-overlayd: %s\n", r.error().text.c_str());
     return 1;

@@ -37,11 +37,13 @@ class Builder {
       keep(from, multicast(family_), "multicast");
     });
     each(spec_.cluster, [&](const Cidr& from) {
-      add(rule().match_cidr(nft::ip_saddr(family_), nft::Op::kEq, from).masquerade(true), "pod to outside");
+      add(rule().match_cidr(nft::ip_saddr(family_), nft::Op::kEq, from).masquerade(spec_.fully_random),
+          "pod to outside");
     });
     // By here the source is outside the cluster.
     each(spec_.cluster, [&](const Cidr& to) {
-      add(rule().match_cidr(nft::ip_daddr(family_), nft::Op::kEq, to).masquerade(true), "node to remote pod");
+      add(rule().match_cidr(nft::ip_daddr(family_), nft::Op::kEq, to).masquerade(spec_.fully_random),
+          "node to remote pod");
     });
     return std::move(rules_);
   }

@@ -29,6 +29,7 @@ struct MasqueradeSpec {
   std::vector<Cidr> own_pods;
   std::vector<Cidr> cluster;
   std::vector<Cidr> not_masqueraded;  // further destinations that see pod addresses
+  bool fully_random = true;           // source ports
 };
 
 // The rules in order.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cni-plugin/overlayd/node_files.h"
 
+#include <sstream>
+
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
 #include <boost/json/serialize.hpp>
@@ -9,6 +11,7 @@
 #include <unistd.h>
 
 #include "lib/base/atomic_file.h"
+#include "lib/base/sysctl.h"
 
 namespace hawser::overlay {
 namespace {
@@ -63,6 +66,34 @@ Result<> remove_files(const FilePaths& paths) {
   for (const auto& f : files) {
     if (unlink(f.c_str()) != 0 && errno != ENOENT) return fail_errno(errno, "remove {}", f);
   }
+  return {};
+}
+
+Result<> switch_on(const FilePaths& paths, const std::string& key) {
+  auto have = sysctl::read(key);
+  if (!have) return propagate(have);
+  if (*have == "1") return {};
+  if (auto r = make_folders(paths.run_dir); !r) return propagate(r);
+  auto record = read_file(paths.sysctl_record());
+  if (!record && !is_not_found(record.error())) return propagate(record);
+  std::string text = record ? *record : "";
+  // The first value is the node's own; a later one is somebody's who switched it off under us.
+  if (!text.contains(key + "=")) {
+    if (auto r = write_file(paths.sysctl_record(), text + fmt::format("{}={}\n", key, *have)); !r) return r;
+  }
+  return sysctl::write(key, "1");
+}
+
+Result<> restore_sysctls(const FilePaths& paths) {
+  auto record = read_file(paths.sysctl_record());
+  if (!record) return is_not_found(record.error()) ? Result<>() : Result<>(propagate(record));
+  std::istringstream lines(*record);
+  for (std::string line; std::getline(lines, line);) {
+    const auto eq = line.find('=');
+    if (eq == std::string::npos) continue;
+    if (auto r = sysctl::write(line.substr(0, eq), line.substr(eq + 1)); !r) return r;
+  }
+  if (unlink(paths.sysctl_record().c_str()) != 0) return fail_errno(errno, "remove {}", paths.sysctl_record());
   return {};
 }
 

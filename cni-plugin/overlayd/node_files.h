@@ -17,6 +17,7 @@ struct FilePaths {
   std::string cni_conf_dir;  // empty: no CNI configuration is written
   [[nodiscard]] std::string node_file() const { return run_dir + "/node.json"; }
   [[nodiscard]] std::string subnet_env() const { return subnet_file.empty() ? run_dir + "/subnet.env" : subnet_file; }
+  [[nodiscard]] std::string sysctl_record() const { return run_dir + "/sysctl.before"; }
   [[nodiscard]] std::string conflist() const { return cni_conf_dir + "/10-hawser.conflist"; }
 };
 
@@ -26,5 +27,10 @@ struct FilePaths {
 // The files that were written.
 Result<std::vector<std::string>> write_files(const FilePaths& paths, const cni::NodeFile& node, bool ip_masq);
 Result<> remove_files(const FilePaths& paths);
+
+// Sets the sysctl `key` to 1 and remembers in <run-dir>/sysctl.before that it was not, so that restore_sysctls() can
+// put it back.
+Result<> switch_on(const FilePaths& paths, const std::string& key);
+Result<> restore_sysctls(const FilePaths& paths);
 
 }  // namespace hawser::overlay

@@ -2,7 +2,10 @@
 #include "cni-plugin/overlayd/overlay.h"
 
 #include <algorithm>
+#include <functional>
 
+#include <fmt/ranges.h>
+#include <regex.h>
 #include <sys/socket.h>
 
 #include "lib/netlink/rtnl_ensure.h"
@@ -25,16 +28,69 @@ bool routable(const IpAddr& a) {
   return !(b[0] == 0xfe && (b[1] & 0xc0) == 0x80) && a != *IpAddr::parse("::1");
 }
 
-Result<int> default_route_link(Rtnl& rtnl, int family) {
-  auto routes = rtnl.list_routes(0);
-  if (!routes) return propagate(routes);
+Result<int> default_route_link(const std::vector<Route>& routes, int family) {
   const Route* best = nullptr;
-  for (const auto& r : *routes) {
+  for (const auto& r : routes) {
     bool is_default = r.dst.prefix() == 0 && r.dst.family() == family && r.type == RouteType::kUnicast && r.link != 0;
     if (is_default && (!best || r.metric < best->metric)) best = &r;
   }
   if (!best) return fail(ENODEV, "no default route shows which interface tunnels should use; give --iface");
   return best->link;
+}
+
+struct Tables {
+  std::vector<netlink::Link> links;
+  std::vector<Address> addresses;
+  std::vector<Route> routes;
+};
+
+Result<Tables> read_tables(Rtnl& rtnl) {
+  auto links = rtnl.list_links();
+  auto addresses = rtnl.list_addresses(0);
+  auto routes = rtnl.list_routes(0);
+  if (!links) return propagate(links);
+  if (!addresses) return propagate(addresses);
+  if (!routes) return propagate(routes);
+  return Tables{std::move(*links), std::move(*addresses), std::move(*routes)};
+}
+
+struct Chosen {
+  int index = 0;
+  IpAddr address;  // invalid: any of the link
+};
+
+// The link whose name, or one of whose addresses of `family`, `fits`.
+std::optional<Chosen> choose(const Tables& t, int family, const std::function<bool(const std::string&)>& fits) {
+  for (const auto& l : t.links) {
+    if (fits(l.name)) return Chosen{l.index, {}};
+  }
+  for (const auto& a : t.addresses) {
+    if (a.cidr.family() == family && fits(a.cidr.addr().text())) return Chosen{a.link, a.cidr.addr()};
+  }
+  return std::nullopt;
+}
+
+Result<Chosen> by_rule(const Tables& t, int family, const IfaceChoice& choice) {
+  for (const auto& name : choice.names) {
+    if (auto c = choose(t, family, [&](const std::string& s) { return s == name; })) return *c;
+  }
+  for (const auto& text : choice.regexes) {
+    regex_t compiled;
+    if (regcomp(&compiled, text.c_str(), REG_EXTENDED | REG_NOSUB) != 0)
+      return fail(EINVAL, "--iface-regex \"{}\": is no regular expression", text);
+    auto c = choose(t, family, [&](const std::string& s) { return regexec(&compiled, s.c_str(), 0, nullptr, 0) == 0; });
+    regfree(&compiled);
+    if (c) return *c;
+  }
+  if (choice.can_reach && choice.can_reach.family() == family) {
+    const auto* r = route_to(t.routes, choice.can_reach);
+    if (r && r->link != 0) return Chosen{r->link, r->source};
+    return fail(ENETUNREACH, "--iface-can-reach {}: no route", choice.can_reach);
+  }
+  if (!choice.names.empty()) return fail(ENODEV, "--iface {}: no such interface", fmt::join(choice.names, ", "));
+  if (!choice.regexes.empty())
+    return fail(ENODEV, "--iface-regex {}: fits no interface", fmt::join(choice.regexes, ", "));
+  return Chosen{};
 }
 
 Result<> write(Rtnl& rtnl, const Op& op) {
@@ -49,84 +105,104 @@ bool already_gone(const Op& op, const Error& e) {
 
 }  // namespace
 
-Result<Underlay> find_underlay(Rtnl& rtnl, int family, const std::string& iface, const IpAddr& preferred) {
-  auto links = rtnl.list_links();
-  auto addresses = rtnl.list_addresses(0);
-  if (!links) return propagate(links);
-  if (!addresses) return propagate(addresses);
-  int index = 0;
-  if (!iface.empty()) {
-    auto l = std::ranges::find(*links, iface, &netlink::Link::name);
-    if (l == links->end()) return fail(ENODEV, "--iface {}: no such interface", iface);
-    index = l->index;
+Result<Underlay> find_underlay(Rtnl& rtnl, int family, const IfaceChoice& choice, const IpAddr& preferred) {
+  auto t = read_tables(rtnl);
+  if (!t) return propagate(t);
+  auto chosen = by_rule(*t, family, choice);
+  if (!chosen) return propagate(chosen);
+  if (chosen->index == 0) {
+    auto holder =
+        std::ranges::find_if(t->addresses, [&](const Address& a) { return preferred && a.cidr.addr() == preferred; });
+    if (holder != t->addresses.end()) chosen->index = holder->link;
   }
-  auto holder =
-      std::ranges::find_if(*addresses, [&](const Address& a) { return preferred && a.cidr.addr() == preferred; });
-  if (index == 0 && holder != addresses->end()) index = holder->link;
-  if (index == 0) {
-    auto found = default_route_link(rtnl, family);
+  if (chosen->index == 0) {
+    auto found = default_route_link(t->routes, family);
     if (!found) return propagate(found);
-    index = *found;
+    chosen->index = *found;
   }
-  Underlay u{.index = index};
-  for (const auto& a : *addresses) {
-    if (a.link != index || a.cidr.family() != family || !routable(a.cidr.addr())) continue;
-    if (!u.address || a.cidr.addr() == preferred) u.address = a.cidr.addr();
+  Underlay u{.index = chosen->index};
+  const IpAddr best = chosen->address ? chosen->address : preferred;
+  for (const auto& a : t->addresses) {
+    if (a.link != u.index || a.cidr.family() != family || !routable(a.cidr.addr())) continue;
+    if (!u.address || a.cidr.addr() == best) u.address = a.cidr.addr();
   }
-  auto link = std::ranges::find(*links, index, &netlink::Link::index);
-  if (link == links->end()) return fail(ENODEV, "interface {} is gone", index);
+  auto link = std::ranges::find(t->links, u.index, &netlink::Link::index);
+  if (link == t->links.end()) return fail(ENODEV, "interface {} is gone", u.index);
   if (!u.address)
     return fail(EADDRNOTAVAIL, "interface {} has no {} address to tunnel from", link->name,
                 family == AF_INET ? "IPv4" : "IPv6");
   u.mtu = link->mtu;
+  for (const auto& r : t->routes) {
+    if (r.dst.family() == family && r.protocol != netlink::kRouteProtocol) u.routes.push_back(r);
+  }
   return u;
 }
 
 Result<Observed> observe(Rtnl& rtnl, int device) {
   Observed o{.device = device};
+  auto routes = rtnl.list_routes(0);
+  if (!routes) return propagate(routes);
+  for (const auto& r : *routes) {
+    if ((device != 0 && r.link == device) || r.type == RouteType::kUnreachable || r.via) o.routes.push_back(r);
+  }
+  if (device == 0) return o;
   auto addresses = rtnl.list_addresses(device);
   auto neighs = rtnl.list_neighs(NeighTable::kNeighbor, device);
   auto fdb = rtnl.list_neighs(NeighTable::kFdb, device);
-  auto routes = rtnl.list_routes(0);
   if (!addresses) return propagate(addresses);
   if (!neighs) return propagate(neighs);
   if (!fdb) return propagate(fdb);
-  if (!routes) return propagate(routes);
   o.addresses = std::move(*addresses);
   o.neighs = std::move(*neighs);
   o.fdb = std::move(*fdb);
-  for (const auto& r : *routes) {
-    if (r.link == device || r.type == RouteType::kUnreachable) o.routes.push_back(r);
-  }
   return o;
 }
 
-Result<> apply(Rtnl& rtnl, const std::vector<Op>& ops, std::vector<std::string>& done) {
+Result<> apply(Rtnl& rtnl, const std::vector<Op>& ops, std::vector<Change>& done) {
   Result<> first;
   for (const auto& op : ops) {
     auto r = write(rtnl, op);
-    if (r) done.push_back(op.text());
+    if (r) done.push_back({op.kind(), op.text()});
     if (!r && !already_gone(op, r.error()) && first) first = propagate(r);
   }
   return first;
 }
 
-Result<Synced> sync(Rtnl& rtnl, const OverlaySpec& spec) {
-  Synced s;
-  netlink::LinkSpec want = spec.device;
+namespace {
+
+// What must change of a device that stands, in words: "MTU 1280, not 1450".
+std::string device_difference(const netlink::Link& have, const netlink::LinkSpec& want) {
+  std::vector<std::string> parts;
+  if (want.mtu && have.mtu != want.mtu) parts.push_back(fmt::format("MTU {}, not {}", have.mtu, want.mtu));
+  if (want.mac && have.mac != *want.mac) parts.push_back(fmt::format("MAC {}, not {}", have.mac, *want.mac));
+  if (want.up && !have.up) parts.emplace_back("down");
+  return fmt::format("{}", fmt::join(parts, ", "));
+}
+
+Result<int> sync_device(Rtnl& rtnl, const netlink::LinkSpec& want, std::vector<Change>& wrote) {
   auto have = rtnl.get_link(want.name);
   if (have && have->kind != want.kind)
     return fail(EEXIST, "interface {} exists and is not ours: its kind is \"{}\"", want.name, have->kind);
   auto device = netlink::ensure_link(rtnl, want);
   if (!device) return propagate(device, "overlay device {}", want.name);
   if (device->wrote && !have)
-    s.wrote.push_back(fmt::format("create device {}", want.name));
+    wrote.push_back({"device", fmt::format("create device {}", want.name)});
   else if (!device->recreated_because.empty())
-    s.wrote.push_back(fmt::format("make device {} anew: {}", want.name, device->recreated_because));
+    wrote.push_back({"device", fmt::format("make device {} anew: {}", want.name, device->recreated_because)});
   else if (device->wrote)
-    s.wrote.push_back(fmt::format("correct device {}", want.name));
-  s.device = device->link.index;
-  s.mac = device->link.mac;
+    wrote.push_back({"device", fmt::format("correct device {}: {}", want.name, device_difference(*have, want))});
+  return device->link.index;
+}
+
+}  // namespace
+
+Result<Synced> sync(Rtnl& rtnl, const OverlaySpec& spec) {
+  Synced s;
+  if (!spec.device.name.empty()) {
+    auto device = sync_device(rtnl, spec.device, s.wrote);
+    if (!device) return propagate(device);
+    s.device = *device;
+  }
   auto observed = observe(rtnl, s.device);
   if (!observed) return propagate(observed);
   if (auto r = apply(rtnl, plan(spec, *observed), s.wrote); !r) return propagate(r);
@@ -137,8 +213,8 @@ Result<> remove(Rtnl& rtnl, int family, std::uint32_t vni) {
   auto routes = rtnl.list_routes(0);
   if (!routes) return propagate(routes);
   for (const auto& r : *routes) {
-    if (r.type != RouteType::kUnreachable || r.protocol != netlink::kRouteProtocol || r.dst.family() != family)
-      continue;
+    bool of_overlay = r.type == RouteType::kUnreachable || r.via;
+    if (!of_overlay || r.protocol != netlink::kRouteProtocol || r.dst.family() != family) continue;
     if (auto gone = netlink::forget_route(rtnl, r); !gone) return propagate(gone);
   }
   auto have = rtnl.get_link(device_name(family, vni));

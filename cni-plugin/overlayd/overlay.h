@@ -6,27 +6,39 @@
 #include <string>
 #include <vector>
 
-#include "cni-plugin/overlayd/overlay_plan.h"
+#include "cni-plugin/overlayd/backend.h"
 
 namespace hawser::overlay {
 
-// The link and address that tunnels of `family` run over: `iface` if given, else the link that has `preferred`, else
-// that of the default route. Of the link's addresses `preferred` is taken if it has it.
-Result<Underlay> find_underlay(netlink::Rtnl& rtnl, int family, const std::string& iface, const IpAddr& preferred);
+// Which interface tunnels use (FEATURES O42). The first rule that names one wins, in this order; empty: none given.
+struct IfaceChoice {
+  std::vector<std::string> names;    // a name or an address; the first that exists
+  std::vector<std::string> regexes;  // POSIX extended, of a name or an address; the first that fits
+  IpAddr can_reach;                  // the interface of the route to it
+  [[nodiscard]] bool given() const { return !names.empty() || !regexes.empty() || can_reach; }
+};
+
+// The link and address that tunnels of `family` run over: as chosen, else the link that has `preferred`, else that of
+// the default route. Of the link's addresses `preferred` is taken if it has it, or the one that was chosen by address.
+Result<Underlay> find_underlay(netlink::Rtnl& rtnl, int family, const IfaceChoice& choice, const IpAddr& preferred);
 
 Result<Observed> observe(netlink::Rtnl& rtnl, int device);
-// Makes every write it can; the first failure is returned at the end. `done` gets the text of each that worked.
-Result<> apply(netlink::Rtnl& rtnl, const std::vector<Op>& ops, std::vector<std::string>& done);
+// Something that differed and was put right: "device", "address", "neighbour", "fdb" or "route", and the words for it.
+struct Change {
+  const char* kind;
+  std::string text;
+};
+// Makes every write it can; the first failure is returned at the end. `done` gets each that worked.
+Result<> apply(netlink::Rtnl& rtnl, const std::vector<Op>& ops, std::vector<Change>& done);
 
 struct Synced {
-  int device = 0;
-  MacAddr mac;                     // of the device, as it now is
-  std::vector<std::string> wrote;  // what differed, in words; empty: all was right
+  int device = 0;             // 0: the back end has none
+  std::vector<Change> wrote;  // empty: all was right
 };
 // Device, own address, peers. EEXIST when a foreign link has the device's name.
 Result<Synced> sync(netlink::Rtnl& rtnl, const OverlaySpec& spec);
 
-// Removes device and routes of one family; what was not there is fine.
+// Removes device and routes of one family, whatever the back end was; what was not there is fine.
 Result<> remove(netlink::Rtnl& rtnl, int family, std::uint32_t vni);
 
 // A VTEP MAC that follows from the node's name: a node that lost everything comes back with the one its peers know.

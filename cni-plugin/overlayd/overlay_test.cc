@@ -2,6 +2,8 @@
 // Lease, plan and files as tables; sync on the fake kernel, stopped at every write.
 #include "cni-plugin/overlayd/overlay.h"
 
+#include <algorithm>
+
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 #include <gmock/gmock.h>
@@ -45,8 +47,8 @@ Lease lease(int n) {
 }
 
 TEST(Overhead, IsThatOfTheUnderlaysFamily) {
-  EXPECT_EQ(overhead_bytes(true), 50);
-  EXPECT_EQ(overhead_bytes(false), 70);
+  EXPECT_EQ(vxlan_overhead_bytes(true), 50);
+  EXPECT_EQ(vxlan_overhead_bytes(false), 70);
 }
 
 TEST(ReadLease, FlannelsAnnotations) {
@@ -93,20 +95,32 @@ class SyncTest : public ::testing::Test {
  protected:
   SyncTest() {
     eth0_ = k_.add_hardware("eth0", 1500);
-    EXPECT_TRUE(k_.change_address(netlink::Verb::kAdd, {.link = eth0_, .cidr = cidr("192.0.2.11/24")}));
+    give_addresses();
     k_.take_log();
   }
+  // As the kernel does, with the connected routes.
+  void give_addresses() {
+    for (const char* text : {"192.0.2.11/24", "2001:db8::11/64"}) {
+      EXPECT_TRUE(k_.change_address(netlink::Verb::kAdd, {.link = eth0_, .cidr = cidr(text)}));
+      EXPECT_TRUE(k_.change_route(netlink::Verb::kAdd,
+                                  {.dst = cidr(text).network(), .link = eth0_, .scope_link = true, .protocol = 2}));
+    }
+  }
   OverlaySpec spec(std::vector<Lease> nodes, int family = AF_INET) {
-    std::vector<std::string> skipped;
     nodes.push_back(lease(1));
-    auto underlay = find_underlay(k_, AF_INET, "eth0", {});
+    auto underlay = find_underlay(k_, family, {.names = {"eth0"}}, {});
     EXPECT_TRUE(underlay) << underlay.error().text;
-    auto s = make_spec(lease(1), nodes, family, *underlay, {}, skipped);
-    skipped_ = skipped;
-    return s;
+    skipped_.clear();
+    return make_spec(lease(1), nodes, *underlay, settings_, skipped_);
+  }
+  // Our routes: what the fake has beside the connected ones.
+  std::size_t our_routes() {
+    auto all = *k_.list_routes(0);
+    return static_cast<std::size_t>(std::ranges::count(all, netlink::kRouteProtocol, &netlink::Route::protocol));
   }
   netlink::FakeRtnl k_;
   int eth0_ = 0;
+  Settings settings_;
   std::vector<std::string> skipped_;
 };
 
@@ -137,7 +151,7 @@ TEST_F(SyncTest, StoppedAtAnyWriteItConverges) {
     netlink::FakeRtnl other;
     k_ = other;
     k_.add_hardware("eth0", 1500);
-    ASSERT_TRUE(k_.change_address(netlink::Verb::kAdd, {.link = 2, .cidr = cidr("192.0.2.11/24")}));
+    give_addresses();
     ASSERT_TRUE(sync(k_, spec({lease(2)})));
     k_.fail_write(k);
     bool whole = sync(k_, spec({lease(3)})).has_value();
@@ -186,13 +200,14 @@ TEST_F(SyncTest, PeersThatCannotBeAreNamed) {
   other_vni.v4.vni = 7;
   same_mac.v4.mac = lease(3).v4.mac;
   no_mac.v4.mac.reset();
-  none.backend = "host-gw";
+  none.backend = "wireguard";
   auto s = spec({overlaps_us, lease(3), overlaps_them, other_vni, same_mac, no_mac, none});
   ASSERT_EQ(s.peers.size(), 1u);
   EXPECT_EQ(s.peers[0].node, "node-3");
   EXPECT_THAT(skipped_,
               ElementsAre(HasSubstr("node-2: its pod CIDR 10.244.1.128/25 overlaps our own"), HasSubstr("node-4"),
-                          HasSubstr("node-5: its VNI is 7, ours 1"), HasSubstr("node-6: its VTEP MAC")));
+                          HasSubstr("node-5: its VNI is 7, ours 1"), HasSubstr("node-6: its VTEP MAC"),
+                          HasSubstr("node-8: its back end is wireguard, ours vxlan")));
 }
 
 TEST_F(SyncTest, AForeignLinkOfOurNameIsNotTouched) {
@@ -218,14 +233,18 @@ TEST_F(SyncTest, RemoveLeavesOnlyWhatWasThere) {
   ASSERT_TRUE(remove(k_, AF_INET, 1));
   ASSERT_TRUE(remove(k_, AF_INET, 1));
   EXPECT_EQ(k_.list_links()->size(), 2u);
-  EXPECT_THAT(*k_.list_routes(0), IsEmpty());
+  EXPECT_EQ(our_routes(), 0u);
 }
 
 TEST_F(SyncTest, UnderlayErrorsNameTheFlagOrTheInterface) {
-  EXPECT_THAT(find_underlay(k_, AF_INET, "eth9", {}).error().text, HasSubstr("--iface eth9"));
-  EXPECT_THAT(find_underlay(k_, AF_INET6, "eth0", {}).error().text, HasSubstr("eth0 has no IPv6"));
-  EXPECT_THAT(find_underlay(k_, AF_INET, "", {}).error().text, HasSubstr("--iface"));
-  EXPECT_EQ(find_underlay(k_, AF_INET, "", ip("192.0.2.11"))->index, eth0_);
+  auto text = [&](int family, const IfaceChoice& c) { return find_underlay(k_, family, c, {}).error().text; };
+  EXPECT_THAT(text(AF_INET, {.names = {"eth9"}}), HasSubstr("--iface eth9"));
+  EXPECT_THAT(text(AF_INET, {.regexes = {"^wlan"}}), HasSubstr("--iface-regex ^wlan"));
+  EXPECT_THAT(text(AF_INET, {.regexes = {"("}}), HasSubstr("no regular expression"));
+  EXPECT_THAT(text(AF_INET, {.can_reach = ip("203.0.113.1")}), HasSubstr("--iface-can-reach 203.0.113.1: no route"));
+  EXPECT_THAT(text(AF_INET, {}), HasSubstr("--iface"));
+  k_.add_hardware("bare", 1500);
+  EXPECT_THAT(text(AF_INET6, {.names = {"bare"}}), HasSubstr("bare has no IPv6"));
 }
 
 TEST(Masquerade, RulesReadAsTheTableInTheHeader) {

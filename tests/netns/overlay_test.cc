@@ -1,167 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// The overlay on the real kernel: two or three nodes as namespaces joined by a bridge in a further one (the fabric).
-//
-//   pod-1 -- node-1 (eth0 192.0.2.11) --+                       +-- node-2 (eth0 192.0.2.12) -- pod-2
-//                                       +-- fabric br0, 1500 ---+
-#include <memory>
-#include <thread>
-
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <sys/eventfd.h>
-#include <sys/socket.h>
+// The overlay on the real kernel, over either underlay: reach, entries, adoption, repair.
 #include <unistd.h>
 
-#include "cni-plugin/overlayd/daemon.h"
-#include "lib/kube/fake_client.h"
-#include "lib/netlink/rtnl_kernel.h"
 #include "lib/nft/kernel_nft.h"
-#include "lib/testing/temp_dir.h"
-#include "tests/netns/host.h"
+#include "tests/netns/overlay_net.h"
 
 namespace hawser::overlay {
 namespace {
 
-using hawser::testing::Host;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-constexpr std::chrono::seconds kPatience{20};  // what a loaded machine may need; repairs are timed on their own
-
-// Waits until `done`, looking every few milliseconds; the only wait of these tests.
-bool eventually(const std::function<bool()>& done, std::chrono::milliseconds limit = kPatience) {
-  const auto deadline = std::chrono::steady_clock::now() + limit;
-  std::mutex mu;
-  std::condition_variable cv;
-  std::unique_lock l(mu);
-  while (!done()) {
-    if (std::chrono::steady_clock::now() > deadline) return false;
-    cv.wait_for(l, std::chrono::milliseconds(5));
-  }
-  return true;
-}
-
-// One machine of the test: its namespace, a pod behind it, and overlayd running on a thread inside.
-class Node {
- public:
-  Node(Host host, int number, bool v6_underlay) : host_(std::move(host)), number_(number), v6_underlay_(v6_underlay) {}
-  ~Node() { stop(); }
-
-  [[nodiscard]] std::string name() const { return fmt::format("node-{}", number_); }
-  [[nodiscard]] const Host& host() const { return host_; }
-  [[nodiscard]] std::string cidr() const {
-    return v6_underlay_ ? fmt::format("fd00:{}::/64", number_) : fmt::format("10.244.{}.0/24", number_);
-  }
-  [[nodiscard]] std::string underlay() const {
-    return v6_underlay_ ? fmt::format("2001:db8::{}", 10 + number_) : fmt::format("192.0.2.{}", 10 + number_);
-  }
-  [[nodiscard]] std::string pod_ip() const {
-    return v6_underlay_ ? fmt::format("fd00:{}::5", number_) : fmt::format("10.244.{}.5", number_);
-  }
-  [[nodiscard]] std::string device() const { return v6_underlay_ ? "flannel-v6.1" : "flannel.1"; }
-
-  void start(kube::Client& client) {
-    stop_ = UniqueFd(eventfd(0, EFD_CLOEXEC));
-    thread_ = std::thread([this, &client] {
-      host_.run([&] {
-        auto rtnl = netlink::KernelRtnl::open();
-        auto nft = nft::KernelNft::open();
-        auto monitor = netlink::Monitor::open();
-        ASSERT_TRUE(rtnl && nft && monitor);
-        metrics::Registry registry;
-        Options o{.node = name(),
-                  .iface = "eth0",
-                  .cluster_cidrs = {*Cidr::parse("10.244.0.0/16"), *Cidr::parse("fd00::/16")}};
-        o.paths = {.run_dir = files_.path(), .cni_conf_dir = files_.path()};
-        Daemon d(o, client, {*rtnl, **nft, *monitor}, registry);
-        auto r = d.run(stop_.get());
-        EXPECT_TRUE(r) << r.error().text;
-      });
-    });
-  }
-  void stop() {
-    if (!thread_.joinable()) return;
-    std::uint64_t one = 1;
-    EXPECT_EQ(write(stop_.get(), &one, sizeof one), 8);
-    thread_.join();
-  }
-  // A pod, joined to the node the way the CNI plugin does it.
-  bool add_pod(const Host& pod, int mtu) const {
-    bool v6 = v6_underlay_;
-    return host_.wire("pod", pod, "eth0") &&
-           host_.ok(fmt::format("ip route add {} dev pod; ip link set pod mtu {}", pod_ip(), mtu)) &&
-           pod.ok(
-               fmt::format("ip link set eth0 mtu {}; ip addr add {}/{} dev eth0 {}; ip -{} route add default dev eth0",
-                           mtu, pod_ip(), v6 ? 128 : 32, v6 ? "nodad" : "", v6 ? 6 : 4)) &&
-           host_.ok(v6 ? "sysctl -qw net.ipv6.conf.pod.proxy_ndp=1; ip -6 neigh add proxy fd00:9::9 dev pod"
-                       : "sysctl -qw net.ipv4.conf.pod.proxy_arp=1");
-  }
-  [[nodiscard]] const std::string& files() const { return files_.path(); }
-  [[nodiscard]] int count(const std::string& command) const {
-    return std::stoi(host_.sh("{ " + command + "; } 2>/dev/null | wc -l"));
-  }
-
- private:
-  Host host_;
-  int number_;
-  bool v6_underlay_;
-  hawser::testing::TempDir files_;
-  UniqueFd stop_;
-  std::thread thread_;
-};
-
-class OverlayTest : public ::testing::TestWithParam<bool> {
+class OverlayTest : public OverlayNet, public ::testing::WithParamInterface<bool> {
  protected:
-  void SetUp() override {
-    auto fabric = Host::make();
-    if (!fabric) GTEST_SKIP() << "needs the right to make network namespaces: " << fabric.error().text;
-    fabric_.emplace(std::move(*fabric));
-    ASSERT_TRUE(fabric_->ok("ip link add br0 type bridge mcast_snooping 0; ip link set br0 up"));
-    for (int i = 1; i <= 2; i++) add_node(i);
-  }
-  void TearDown() override {
-    for (auto& n : nodes_) n->stop();
-  }
-  Node& add_node(int number) {
-    auto h = Host::make();
-    EXPECT_TRUE(h);
-    auto& n = *nodes_.emplace_back(std::make_unique<Node>(std::move(*h), number, GetParam()));
-    auto port = fmt::format("port{}", number);
-    EXPECT_TRUE(n.host().wire("eth0", *fabric_, port) && fabric_->ok(fmt::format("ip link set {} master br0", port)));
-    EXPECT_TRUE(n.host().ok(GetParam() ? fmt::format("ip addr add {}/64 dev eth0 nodad", n.underlay())
-                                       : fmt::format("ip addr add {}/24 dev eth0", n.underlay())));
-    kube::Object o{
-        {"metadata", {{"name", n.name()}}},
-        {"spec", {{"podCIDR", n.cidr()}, {"podCIDRs", kube::Array{kube::Value(n.cidr())}}}},
-        {"status", {{"addresses", kube::Array{kube::Value{{"type", "InternalIP"}, {"address", n.underlay()}}}}}}};
-    auto made = api_.create(kube::kNodes, "", o);
-    EXPECT_TRUE(made) << made.error().text;
-    return n;
-  }
-  Node& node(int number) { return *nodes_[static_cast<std::size_t>(number - 1)]; }
-  void start_all() {
-    for (auto& n : nodes_) n->start(api_);
-    for (auto& n : nodes_) {
-      const int peers = static_cast<int>(nodes_.size()) - 1;
-      ASSERT_TRUE(eventually([&] { return fdb(*n) == peers && peer_routes(*n) == peers; }))
-          << n->host().sh("ip addr; ip route; ip -6 route; bridge fdb show dev " + n->device());
-    }
-  }
-  static int fdb(const Node& n) { return n.count(fmt::format("bridge fdb show dev {} | grep ' dst '", n.device())); }
-  static int neighs(const Node& n) {
-    return n.count(fmt::format("ip neigh show dev {} nud permanent | grep lladdr", n.device()));
-  }
-  static int peer_routes(const Node& n) {
-    return n.count(fmt::format("{{ ip route; ip -6 route; }} | grep 'via .* dev {}'", n.device()));
-  }
-  static int ifindex(const Node& n) {
-    return std::stoi("0" + n.host().sh("cat /sys/class/net/" + n.device() +
-                                       "/ifindex 2>/dev/null; ip -o link show dev " + n.device() + " | cut -d: -f1"));
-  }
-
-  std::optional<Host> fabric_;
-  kube::FakeClient api_;
-  std::vector<std::unique_ptr<Node>> nodes_;
+  void SetUp() override { OverlayNet::build(GetParam()); }
 };
 
 TEST_P(OverlayTest, PodsReachEachOtherWithExactlyTheMtu) {
@@ -172,15 +24,6 @@ TEST_P(OverlayTest, PodsReachEachOtherWithExactlyTheMtu) {
   auto pod2 = Host::make();
   ASSERT_TRUE(pod1 && pod2);
   ASSERT_TRUE(node(1).add_pod(*pod1, mtu) && node(2).add_pod(*pod2, mtu));
-  if (GetParam()) {
-    // On-link default routes need somebody to answer; the plugin writes permanent entries, as here.
-    for (auto [n, p] : {std::pair{&node(1), &*pod1}, std::pair{&node(2), &*pod2}}) {
-      auto mac = n->host().sh(
-          "cat /proc/net/dev >/dev/null; ip -o link show dev pod | sed 's/.*ether //; s/ .*//' | tr -d '\n'");
-      ASSERT_TRUE(p->ok(fmt::format(
-          "ip -6 route replace default via fe80::1 dev eth0; ip -6 neigh replace fe80::1 lladdr {} dev eth0", mac)));
-    }
-  }
   const int header = GetParam() ? 48 : 28;
   EXPECT_TRUE(pod1->ok(fmt::format("ping -c1 -W5 -M do -s {} {}", mtu - header, node(2).pod_ip())));
   int status = 0;
