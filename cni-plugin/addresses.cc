@@ -2,7 +2,6 @@
 #include "cni-plugin/addresses.h"
 
 #include <algorithm>
-#include <set>
 
 #include <boost/json/parse.hpp>
 #include <boost/json/value.hpp>
@@ -45,7 +44,7 @@ class BuiltIn final : public AddressSource {
     auto taken = store->take(*sets, owner, conf.requested);
     if (!taken) return store_failure(taken);
     GivenAddresses g{.routes = conf.routes, .dns = conf.dns};
-    for (const auto& t : *taken) g.addresses.push_back(t.address);
+    for (const auto& t : *taken) g.addresses.push_back({Cidr(t.address, t.range.subnet.prefix()), t.range.gateway});
     return g;
   }
   Outcome<> del(const NetConf& conf, const ipam::Owner& owner) override {
@@ -65,13 +64,8 @@ class BuiltIn final : public AddressSource {
     }
     return {};
   }
-  Outcome<> gc(const NetConf& conf) override {
-    auto store = ipam::Store::open(conf.ipam_folder);
-    if (!store) return store_failure(store);
-    std::set<ipam::Owner> valid(conf.valid_attachments.begin(), conf.valid_attachments.end());
-    if (auto r = store->keep_only(valid); !r) return store_failure(r);
-    return {};
-  }
+  // Done by collect/sweep.h, together with what else an attachment has.
+  Outcome<> gc(const NetConf&) override { return {}; }
   Outcome<> status(const NetConf& conf) override {
     auto sets = range_sets(conf);
     if (!sets) return failure(Code::kNotAvailable, "{}", sets.error().msg);
@@ -139,7 +133,7 @@ class Delegate final : public AddressSource {
     if (!ips) return std::unexpected(ips.error());
     if (ips->empty()) return failure(Code::kNoAddress, "ipam.type {}: gave no address", conf.ipam_type);
     GivenAddresses g{.dns = conf.dns};
-    for (const auto& ip : *ips) g.addresses.push_back(ip.address.addr());
+    for (const auto& ip : *ips) g.addresses.push_back({ip.address, ip.gateway});
     if (const auto* r = result->if_contains("routes"); r && r->is_array()) g.routes = r->get_array();
     if (const auto* d = result->if_contains("dns"); d && d->is_object() && g.dns.empty()) g.dns = d->get_object();
     return g;

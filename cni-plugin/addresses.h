@@ -15,9 +15,14 @@
 
 namespace hawser::cni {
 
+struct GivenAddress {
+  Cidr address;    // with its subnet's prefix
+  IpAddr gateway;  // of the subnet; invalid: none
+};
+
 struct GivenAddresses {
-  std::vector<IpAddr> addresses;
-  boost::json::array routes;  // beside the default routes
+  std::vector<GivenAddress> addresses;  // not empty
+  boost::json::array routes;            // beside the default routes
   boost::json::object dns;
 };
 
@@ -28,6 +33,7 @@ class AddressSource {
   virtual Outcome<> del(const NetConf& conf, const ipam::Owner& owner) = 0;
   // The owner holds exactly `addresses`.
   virtual Outcome<> check(const NetConf& conf, const ipam::Owner& owner, const std::vector<IpAddr>& addresses) = 0;
+  // Forwards the verb; our own records are swept with everything else (collect/sweep.h).
   virtual Outcome<> gc(const NetConf& conf) = 0;
   virtual Outcome<> status(const NetConf& conf) = 0;
 };

@@ -63,7 +63,7 @@ Objects objects_of(const AttachmentSpec& spec, int pod_index, int node_index) {
     bool v4 = a.is_v4();
     o.pod_addresses.push_back({.link = pod_index, .cidr = host_prefix(a), .no_dad = !v4});
     o.node_routes.push_back({.dst = host_prefix(a), .link = node_index, .scope_link = v4, .metric = v4 ? 0u : 1024u});
-    o.node_neighs.push_back({.link = node_index, .ip = a, .mac = pod_mac(spec.addresses[0])});
+    o.node_neighs.push_back({.link = node_index, .ip = a, .mac = pod_mac(spec)});
     if (std::ranges::find(families, a.family()) != families.end()) continue;
     families.push_back(a.family());
     o.pod_neighs.push_back(
@@ -131,15 +131,18 @@ MacAddr host_mac(const IpAddr& first) {
   return mac_from(0x0e, first);
 }
 
+MacAddr pod_mac(const AttachmentSpec& spec) {
+  return spec.mac.value_or(pod_mac(spec.addresses[0]));
+}
+
 Result<> attach(Rtnl& node, Rtnl& pod, const AttachmentSpec& spec) {
   Rollback undo;
-  auto made =
-      node.add_link({.name = spec.host_name,
-                     .kind = "veth",
-                     .mtu = spec.mtu,
-                     .mac = host_mac(spec.addresses[0]),
-                     .up = true,
-                     .peer = {.name = spec.ifname, .netns_fd = spec.netns_fd, .mac = pod_mac(spec.addresses[0])}});
+  auto made = node.add_link({.name = spec.host_name,
+                             .kind = "veth",
+                             .mtu = spec.mtu,
+                             .mac = host_mac(spec.addresses[0]),
+                             .up = true,
+                             .peer = {.name = spec.ifname, .netns_fd = spec.netns_fd, .mac = pod_mac(spec)}});
   if (!made) return made;
   undo.push([&] { (void)detach(node, spec.host_name); });
   auto host = node.get_link(spec.host_name);
@@ -173,7 +176,7 @@ Result<std::string> attachment_fault(Rtnl& node, Rtnl& pod, const AttachmentSpec
   if (!eth && is_not_found(eth.error())) return fmt::format("pod: interface {} is missing", spec.ifname);
   if (!eth) return propagate(eth);
   if (auto f = link_fault(*host, host_mac(spec.addresses[0]), spec.mtu); !f.empty()) return "node: " + f;
-  if (auto f = link_fault(*eth, pod_mac(spec.addresses[0]), spec.mtu); !f.empty()) return "pod: " + f;
+  if (auto f = link_fault(*eth, pod_mac(spec), spec.mtu); !f.empty()) return "pod: " + f;
   Objects o = objects_of(spec, eth->index, host->index);
   auto have = pod.list_addresses(eth->index);
   if (!have) return propagate(have);

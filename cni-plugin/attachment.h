@@ -12,6 +12,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,7 @@ namespace hawser::cni {
 
 // The node-side name: "hw", 3 characters of the network's hash, 10 of the owner's: 15 in all. The first five are
 // host_link_prefix(), by which GC finds a network's links.
+inline constexpr std::size_t kHostLinkChars = 15;
 [[nodiscard]] std::string host_link_name(std::string_view network, const ipam::Owner& owner);
 [[nodiscard]] std::string host_link_prefix(std::string_view network);
 
@@ -34,11 +36,14 @@ struct AttachmentSpec {
   std::string ifname;
   int netns_fd = -1;
   int mtu = 0;
+  std::optional<MacAddr> mac;                // of the pod; else one from its first address
   std::vector<IpAddr> addresses;             // of the pod; not empty
   std::vector<netlink::Route> extra_routes;  // dst only, through the same gateway
   // Runs when the pod's interface exists and is still down: the place for per-interface sysctls.
   std::function<Result<>()> before_up = [] { return Result<>{}; };
 };
+
+[[nodiscard]] MacAddr pod_mac(const AttachmentSpec& spec);
 
 // All or nothing: on failure what was made is gone again. EEXIST: one of the two names is taken.
 Result<> attach(netlink::Rtnl& node, netlink::Rtnl& pod, const AttachmentSpec& spec);

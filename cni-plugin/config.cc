@@ -76,8 +76,7 @@ Outcome<> parse_ipam(const json::object& o, NetConf& c) {
   if (type->find('/') != std::string::npos)
     return failure(Code::kInvalidConfig, "ipam.type: \"{}\" is not a plugin name", *type);
   c.ipam_type = *type == c.type ? "" : *type;
-  auto run_folder = c.node_file.substr(0, c.node_file.rfind('/'));
-  auto folder = string_key(ipam, "dataDir", run_folder + "/ipam");
+  auto folder = string_key(ipam, "dataDir", c.run_folder + "/ipam");
   if (!folder) return std::unexpected(folder.error());
   c.ipam_folder = *folder + "/" + c.name;
   if (const auto* routes = ipam.if_contains("routes"); routes && routes->is_array()) c.routes = routes->get_array();
@@ -116,12 +115,18 @@ Outcome<> parse_own(const json::object& o, NetConf& c) {
   for (const auto* s : {&type, &node_file, &mode}) {
     if (!*s) return std::unexpected(s->error());
   }
-  if (*mode != "routed")
-    return failure(Code::kUnsupportedField, "mode: \"{}\" is not supported, only \"routed\"", *mode);
+  if (*mode != "routed" && *mode != "bridge")
+    return failure(Code::kUnsupportedField, "mode: \"{}\" is not supported, only \"routed\" and \"bridge\"", *mode);
   if (!node_file->starts_with('/'))
     return failure(Code::kInvalidConfig, "nodeFile: \"{}\" is not an absolute path", *node_file);
   c.type = *type;
   c.node_file = *node_file;
+  c.run_folder = c.node_file.substr(0, c.node_file.rfind('/'));
+  if (*mode == "bridge") {
+    auto bridge = parse_bridge(o);
+    if (!bridge) return std::unexpected(bridge.error());
+    c.bridge = *bridge;
+  }
   if (const auto* mtu = o.if_contains("mtu")) {
     if (!mtu->is_int64() || (mtu->get_int64() != 0 && (mtu->get_int64() < 576 || mtu->get_int64() > 65535)))
       return failure(Code::kInvalidConfig, "mtu: {} must be 0 (automatic) or 576 to 65535", json::serialize(*mtu));
@@ -173,6 +178,10 @@ Outcome<NetConf> parse_config(std::string_view text, const Environment& env) {
   auto requested = requested_addresses(o, env);
   if (!requested) return std::unexpected(requested.error());
   c.requested = std::move(*requested);
+  auto asked = parse_capabilities(o, env);
+  if (!asked) return std::unexpected(asked.error());
+  c.asked = std::move(*asked);
+  if (!c.asked.dns.empty()) c.dns = c.asked.dns;
   if (auto r = parse_prev_result(o, c); !r) return std::unexpected(r.error());
   if (env.verb == Verb::kGc) {
     if (auto r = parse_valid_attachments(o, c); !r) return std::unexpected(r.error());

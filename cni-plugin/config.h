@@ -3,7 +3,7 @@
 // of ours with a value we cannot honour is refused by name. Pure.
 //
 //   {"cniVersion":"1.0.0","name":"hawser","type":"hawser",
-//    "mode":"routed",                    the only mode so far
+//    "mode":"routed",                    or "bridge" (bridge_options.h has its keys)
 //    "mtu":1450,                         else that of node.json
 //    "nodeFile":"/run/hawser/node.json", where overlayd describes the node
 //    "ipam":{"type":"hawser",            or any plugin on CNI_PATH; without it our own
@@ -18,6 +18,8 @@
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
 
+#include "cni-plugin/bridge_options.h"
+#include "cni-plugin/capabilities.h"
 #include "cni-plugin/environment.h"
 #include "cni-plugin/failure.h"
 #include "cni-plugin/ipam/range.h"
@@ -30,6 +32,9 @@ struct NetConf {
   std::string name;
   std::string type;
   std::string node_file;
+  std::string run_folder;               // that of node_file; what we remember is kept there
+  std::optional<BridgeOptions> bridge;  // mode "bridge"
+  Capabilities asked;
   int mtu = 0;                         // 0: node.json's
   std::string ipam_type;               // empty: built in
   std::string ipam_folder;             // of this network

@@ -58,6 +58,18 @@ Outcome<std::map<std::string, std::string>> parse_args(const std::string& text) 
   return args;
 }
 
+// Keys we know or that Kubernetes runtimes always send. An unknown one is an error unless the caller says otherwise
+// (FEATURES C37): it may be a request that would silently not be met.
+Outcome<> validate_args(const std::map<std::string, std::string>& args) {
+  auto ignore = args.find("IgnoreUnknown");
+  if (ignore != args.end() && (ignore->second == "1" || ignore->second == "true")) return {};
+  for (const auto& [key, value] : args) {
+    if (key == "IP" || key == "GATEWAY" || key == "MAC" || key == "IgnoreUnknown" || key.starts_with("K8S_")) continue;
+    return failure(Code::kInvalidEnvironment, "CNI_ARGS: unknown key \"{}\", and IgnoreUnknown is not set", key);
+  }
+  return {};
+}
+
 Outcome<> validate(const Environment& e) {
   if (e.verb != Verb::kAdd && e.verb != Verb::kDel && e.verb != Verb::kCheck) return {};
   if (auto why = identifier_fault(e.container); !why.empty())
@@ -110,6 +122,7 @@ Outcome<Environment> read_environment(const GetEnv& get) {
   e.netns_override = override == "1" || override == "TRUE" || override == "true";
   auto args = parse_args(get("CNI_ARGS"));
   if (!args) return std::unexpected(args.error());
+  if (auto known = validate_args(*args); !known) return std::unexpected(known.error());
   e.args = std::move(*args);
   if (auto ok = validate(e); !ok) return std::unexpected(ok.error());
   return e;

@@ -27,6 +27,7 @@ enum class Code {
   kAlreadyAttached = 101,  // this container has this interface, or the namespace has one of that name
   kCheckFailed = 102,      // CHECK found a difference; the message names it
   kDelegateFailed = 103,   // the IPAM plugin could not be run
+  kPortTaken = 104,        // another container has this host port
 };
 
 struct Failure {

@@ -181,7 +181,7 @@ Result<std::vector<Held>> Pool::list() {
     if (tags_[s] == 0) continue;
     auto rec = read_record(s);
     if (!rec) return propagate(rec);
-    if (rec->state == State::kHeld) out.push_back({range_.at(s), owner_of(*rec)});
+    if (rec->state == State::kHeld) out.push_back({range_.at(s), owner_of(*rec), MonoTime(Nanos(rec->time_ns))});
   }
   return out;
 }

@@ -32,6 +32,7 @@ inline constexpr Nanos kQuarantine = std::chrono::seconds(30);
 struct Held {
   IpAddr address;
   Owner owner;
+  MonoTime since;
 };
 
 class Pool {

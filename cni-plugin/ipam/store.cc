@@ -180,21 +180,21 @@ Result<std::vector<Held>> Store::list() {
   return out;
 }
 
-Result<std::vector<Owner>> Store::keep_only(const std::set<Owner>& valid) {
+Result<std::vector<Held>> Store::keep_only(const std::function<bool(const Held&)>& live) {
   auto pools = open_all();
   if (!pools) return propagate(pools);
-  std::set<Owner> dropped;
+  std::vector<Held> dropped;
   for (auto& p : *pools) {
     auto held = p.list();
     if (!held) return propagate(held);
     for (const auto& h : *held) {
-      if (valid.contains(h.owner)) continue;
+      if (live(h)) continue;
       if (auto r = p.give_back(h.owner, clock_->now()); !r) return propagate(r);
-      dropped.insert(h.owner);
+      dropped.push_back(h);
     }
     if (auto r = p.verify(); !r) return propagate(r);
   }
-  return std::vector<Owner>(dropped.begin(), dropped.end());
+  return dropped;
 }
 
 Result<std::uint64_t> Store::available(const RangeSet& set) {

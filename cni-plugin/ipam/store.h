@@ -6,7 +6,7 @@
 // The folder lives under the run folder (tmpfs). Records of an earlier boot are dropped: their pods are gone.
 #pragma once
 
-#include <set>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -32,8 +32,8 @@ class Store {
   Result<std::vector<IpAddr>> give_back(const Owner& owner);
   Result<std::vector<IpAddr>> held_by(const Owner& owner);
   Result<std::vector<Held>> list();
-  // Frees all that `valid` does not name and repairs tags; the owners that were dropped.
-  Result<std::vector<Owner>> keep_only(const std::set<Owner>& valid);
+  // Frees all that `live` denies and repairs tags; what was freed.
+  Result<std::vector<Held>> keep_only(const std::function<bool(const Held&)>& live);
   // How many addresses of the set can still be taken.
   Result<std::uint64_t> available(const RangeSet& set);
 

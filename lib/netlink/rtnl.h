@@ -35,6 +35,7 @@ struct Link {
   int mtu = 0;
   bool up = false;       // IFF_UP, as the administrator set it
   bool carrier = false;  // IFF_LOWER_UP
+  bool running = false;  // IFF_RUNNING: the kernel has taken the carrier in, so that a bridge forwards to this port
   MacAddr mac;
   int master = 0;
   int peer_index = 0;  // veth: the other end's index, in its own namespace
@@ -68,6 +69,8 @@ struct LinkChange {
   std::optional<std::string> alias;
   // IPv6 addresses the kernel makes by itself (link-local): false for devices that carry only what we give them.
   std::optional<bool> auto_ipv6;
+  std::optional<bool> promiscuous;
+  std::optional<bool> hairpin;  // a bridge's port: may send a frame back where it came from
 };
 
 struct Address {

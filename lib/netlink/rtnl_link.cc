@@ -49,6 +49,7 @@ std::optional<Link> parse_link(const nlmsghdr* h) {
   Link l;
   l.index = ifi->ifi_index;
   l.up = (ifi->ifi_flags & IFF_UP) != 0;
+  l.running = (ifi->ifi_flags & IFF_RUNNING) != 0;
   l.carrier = (ifi->ifi_flags & 0x10000 /* IFF_LOWER_UP, which <net/if.h> lacks */) != 0;
   l.name = a.str(IFLA_IFNAME);
   l.alias = a.str(IFLA_IFALIAS);
@@ -114,8 +115,12 @@ Result<> KernelRtnl::change_link(int index, const LinkChange& c) {
   auto& ifi = m.fixed<ifinfomsg>();
   ifi.ifi_index = index;
   if (c.up) {
-    ifi.ifi_change = IFF_UP;
-    ifi.ifi_flags = *c.up ? IFF_UP : 0;
+    ifi.ifi_change |= IFF_UP;
+    ifi.ifi_flags |= *c.up ? IFF_UP : 0;
+  }
+  if (c.promiscuous) {
+    ifi.ifi_change |= IFF_PROMISC;
+    ifi.ifi_flags |= *c.promiscuous ? IFF_PROMISC : 0;
   }
   if (c.mtu) m.u32(IFLA_MTU, static_cast<std::uint32_t>(*c.mtu));
   if (c.mac) m.mac(IFLA_ADDRESS, *c.mac);
@@ -125,6 +130,12 @@ Result<> KernelRtnl::change_link(int index, const LinkChange& c) {
     Message::Nest spec(m, IFLA_AF_SPEC);
     Message::Nest inet6(m, AF_INET6);
     m.u8(IFLA_INET6_ADDR_GEN_MODE, *c.auto_ipv6 ? IN6_ADDR_GEN_MODE_EUI64 : IN6_ADDR_GEN_MODE_NONE);
+  }
+  if (c.hairpin) {
+    Message::Nest info(m, IFLA_LINKINFO);
+    m.strz(IFLA_INFO_SLAVE_KIND, "bridge");
+    Message::Nest port(m, IFLA_INFO_SLAVE_DATA);
+    m.u8(IFLA_BRPORT_MODE, *c.hairpin ? 1 : 0);
   }
   auto r = socket_.execute(m);
   if (!r) return propagate(r, "change link {}", index);
