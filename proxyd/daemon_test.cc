@@ -127,6 +127,7 @@ TEST_F(DaemonTest, WritesNothingBeforeEverythingIsListed) {
     away = false;
   }
   EXPECT_TRUE(backend_.wait([](const auto& s, int) { return s.services.size() == 1; }));
+  daemon_->stop();  // its threads use what is about to go
 }
 
 TEST_F(DaemonTest, TriesAgainAfterAFailure) {
