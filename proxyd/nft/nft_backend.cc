@@ -2,6 +2,7 @@
 #include "proxyd/nft/nft_backend.h"
 
 #include <algorithm>
+#include <utility>
 
 #include <netinet/in.h>
 
@@ -73,16 +74,18 @@ Result<SyncReport> NftBackend::apply_full(const DesiredState& state) {
   auto found = observe();
   if (!found) return propagate(found);
   const bool existed = found->table.exists;
+  const bool read_back = !image_;  // else only contested keys made this a full comparison
   SyncReport report{.full = true, .udp = true};
   const Wants wants = all_wants(state);
   const Steps steps = plan_full(*found, wants, options_);
   if (auto r = apply_steps(steps); !r) return propagate(r);
   report.changes = steps.prepare.size() + steps.main.size();
-  if (existed && report.changes > 0)
+  if (existed && read_back && report.changes > 0)
     log::info("nft: the table differed from what is wanted; {} changes written", report.changes);
   image_ = std::move(found->image);
-  contested_ = wants.contested;
+  const auto known = std::exchange(contested_, wants.contested);
   for (const SideId& id : contested_) {
+    if (std::ranges::find(known, id) != known.end()) continue;  // said before
     log::warn("nft: several Services claim {} port {}; the first by name has it",
               id.node_port() ? "node" : id.addr.text(), id.port);
   }
