@@ -167,7 +167,7 @@ Result<> ControlPlane::Parts::open_store() {
 Result<> ControlPlane::Parts::start_registry() {
   allocator = std::make_unique<apiserver::ServiceAllocator>(network.services, network.node_ports);
   cache = std::make_unique<apiserver::WatchCache>(*store, schema::kinds());
-  cache->on_other_key([this](const store::Event& e) { allocator->on_key(e); });
+  cache->on_other_key([this](const store::Event& e) { allocator->on_key(e); }, [this] { allocator->forget(); });
   if (auto ok = cache->start(); !ok) return ok;
   auto services = cache->of(*schema::find_resource("", "v1", "services")).list({}, cache->progress());
   auto repaired = allocator->repair(*store, services.items);

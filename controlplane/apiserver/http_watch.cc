@@ -38,6 +38,7 @@ class HttpWatch final : public Watcher {
   bool bookmark(Revision revision, bool initial_events_end) override {
     return out_->write(event_line("BOOKMARK", bookmark_object(kind_, revision, initial_events_end, view_)));
   }
+  void expire() override { fail(kube::expired("The resourceVersion for the provided watch is too old.")); }
   void fail(const kube::Status& s) {
     out_->write(event_line("ERROR", s.to_json()));
     out_->close();

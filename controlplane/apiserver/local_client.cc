@@ -47,6 +47,11 @@ class EventQueue final : public Watcher {
     auto o = std::make_shared<Object>(Object{{"metadata", Object{{"resourceVersion", std::to_string(revision)}}}});
     return push({kube::EventType::kBookmark, std::move(o)});
   }
+  void expire() override {
+    std::lock_guard l(mu_);
+    overflowed_ = true;
+    cv_.notify_all();
+  }
   void wake() {
     std::lock_guard l(mu_);
     cv_.notify_all();

@@ -27,7 +27,7 @@ struct RegistryParts {
         cache(s, schema::kinds()),
         registry(s, cache, allocator, clock),
         client(registry) {
-    cache.on_other_key([this](const store::Event& e) { allocator.on_key(e); });
+    cache.on_other_key([this](const store::Event& e) { allocator.on_key(e); }, [this] { allocator.forget(); });
     auto started = cache.start();
     EXPECT_TRUE(started) << started.error().text;
   }

@@ -328,6 +328,11 @@ void ServiceAllocator::note_taken(const std::string& key) {
   used_.insert(key);
 }
 
+void ServiceAllocator::forget() {
+  std::lock_guard l(mu_);
+  used_.clear();
+}
+
 void ServiceAllocator::on_key(const store::Event& e) {
   if (!e.kv.key.starts_with(kPrefix)) return;
   std::lock_guard l(mu_);

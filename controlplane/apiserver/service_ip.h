@@ -57,6 +57,8 @@ class ServiceAllocator {
 
   // The state of the allocator's keys, as the store tells it.
   void on_key(const store::Event& e);
+  // All keys are about to be told again.
+  void forget();
   // A transaction found the key taken.
   void note_taken(const std::string& key);
   // Makes the keys agree with the Services there are; the number of keys changed.

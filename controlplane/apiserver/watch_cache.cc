@@ -15,6 +15,7 @@ constexpr std::size_t kRingEvents = 1024;
 constexpr std::size_t kRingBytes = 2u << 20;
 // How far back the ring is filled again at start, so that a restart of the control plane relists nobody.
 constexpr Revision kReplayRevisions = 1000;
+constexpr auto kHealEvery = std::chrono::seconds(1);
 
 // Booleans of the API that a field selector may name; absent, they read as false.
 constexpr std::array<std::string_view, 2> kFlags = {"spec.unschedulable", "spec.hostNetwork"};
@@ -119,15 +120,15 @@ std::size_t ResourceCache::watchers() const {
   return subscriptions_.size();
 }
 
-void ResourceCache::load(EntryPtr e) {
+void ResourceCache::reset(std::map<std::string, EntryPtr, std::less<>> items, Revision floor) {
   std::lock_guard l(mu_);
-  last_change_ = std::max(last_change_, e->revision);
-  items_[e->key] = std::move(e);
-}
-
-void ResourceCache::set_floor(Revision r) {
-  std::lock_guard l(mu_);
-  floor_ = r;
+  items_ = std::move(items);
+  ring_.clear();
+  ring_bytes_ = 0;
+  floor_ = floor;
+  last_change_ = floor;
+  for (auto& s : subscriptions_) s.watcher->expire();
+  subscriptions_.clear();
 }
 
 void ResourceCache::remember(Change c) {
@@ -222,6 +223,12 @@ WatchCache::~WatchCache() {
 }
 
 void WatchCache::stop() {
+  {
+    std::lock_guard l(heal_mu_);
+    stopping_ = true;
+  }
+  heal_cv_.notify_all();
+  if (healer_.joinable()) healer_.join();
   watch_.reset();
 }
 
@@ -250,11 +257,11 @@ ResourceCache* WatchCache::cache_of_key(std::string_view key, std::string_view& 
   return it == by_prefix_.end() ? nullptr : it->second.get();
 }
 
-Result<Revision> WatchCache::load() {
-  Revision now = store_.revision();
-  Revision base = std::max({store_.compacted(), now - kReplayRevisions, std::min<Revision>(now, 1)});
+Result<> WatchCache::load(Revision base) {
   auto got = store_.range({.key = "/", .end = store::prefix_end("/"), .revision = base});
   if (!got) return propagate(got, "load the watch cache");
+  on_reload_();
+  std::unordered_map<ResourceCache*, std::map<std::string, EntryPtr, std::less<>>> items;
   for (auto& kv : got->kvs) {
     std::string_view object_key;
     auto* cache = cache_of_key(kv.key, object_key);
@@ -267,27 +274,55 @@ Result<Revision> WatchCache::load() {
       log::error("{}: {}; the object is left out", kv.key, entry.error().text);
       continue;
     }
-    cache->load(std::move(*entry));
+    items[cache].insert_or_assign((*entry)->key, std::move(*entry));
   }
-  for (auto& [prefix, cache] : by_prefix_) cache->set_floor(base);
-  return base;
+  for (auto& [prefix, cache] : by_prefix_) cache->reset(std::move(items[cache.get()]), base);
+  return {};
 }
 
-Result<> WatchCache::start() {
-  auto base = load();
-  if (!base) return propagate(base);
+// Loads the state at `base` and follows the store from there.
+Result<> WatchCache::follow(Revision base) {
+  if (auto ok = load(base); !ok) return ok;
   Revision now = store_.revision();
   {
     std::lock_guard l(progress_mu_);
-    progress_ = *base;
+    progress_ = std::max(progress_, base);
   }
-  auto w = store_.watch("/", store::prefix_end("/"), *base + 1, [this](const store::EventBatch& b) { apply(b); });
+  progress_cv_.notify_all();
+  auto w = store_.watch("/", store::prefix_end("/"), base + 1, [this](const store::EventBatch& b) { apply(b); });
   if (!w) return propagate(w, "watch the store");
   watch_ = std::move(*w);
   if (!wait_for(now, std::chrono::seconds(60))) {
     return fail(ETIMEDOUT, "the store's watch did not reach revision {}", now);
   }
   return {};
+}
+
+Result<> WatchCache::start() {
+  Revision now = store_.revision();
+  if (auto ok = follow(std::max({store_.compacted(), now - kReplayRevisions, std::min<Revision>(now, 1)})); !ok)
+    return ok;
+  healer_ = std::thread([this] { heal(); });
+  return {};
+}
+
+void WatchCache::heal() {
+  std::unique_lock l(heal_mu_);
+  for (;;) {
+    heal_cv_.wait(l, [&] { return stopping_ || must_heal_; });
+    if (stopping_) return;
+    must_heal_ = false;
+    l.unlock();
+    auto ok = follow(store_.revision());
+    l.lock();
+    if (ok) {
+      lost_ = must_heal_;
+      continue;
+    }
+    log::error("{}", ok.error().text);
+    must_heal_ = true;
+    system_clock().wait_until(l, heal_cv_, system_clock().now() + kHealEvery, [&] { return stopping_; });
+  }
 }
 
 EntryPtr WatchCache::take_entry(const store::KeyValue& kv) {
@@ -326,10 +361,10 @@ void WatchCache::apply_one(const store::Event& e) {
 
 void WatchCache::apply(const store::EventBatch& b) {
   if (b.lost) {
-    // Compaction keeps minutes of history, so this needs a process that stood still for as long. What we hold is too
-    // old to serve: say so through /livez and let the supervisor start us again.
-    log::error("the store's watch was lost at revision {}", b.progress);
-    lost_ = true;
+    log::warn("the store's watch was lost at revision {}; loading everything again", b.progress);
+    std::lock_guard l(heal_mu_);
+    lost_ = must_heal_ = true;
+    heal_cv_.notify_all();
     return;
   }
   for (auto& e : b.events) apply_one(e);

@@ -8,6 +8,9 @@
 // The event goes into the kind's map and ring, then to each watcher whose filter it passes; its frame is built once for
 // all of them. Reads are linearizable: a write is acknowledged only after the cache has it.
 //
+// When the store's watch is lost (its history was compacted before we read it), everything is loaded again, and
+// watchers are told that they missed something, as after a restart.
+//
 // Locks: each kind has one; progress_mu_ and drafts_mu_ are leaves. Watcher::deliver runs under the kind's lock and
 // must not block nor call back. A watcher that left is found by its deliver() returning false.
 #pragma once
@@ -19,6 +22,7 @@
 #include <functional>
 #include <map>
 #include <mutex>
+#include <thread>
 #include <unordered_map>
 
 #include "controlplane/apiserver/entry.h"
@@ -56,6 +60,8 @@ class Watcher {
   // In revision order. False: gone, forget it.
   virtual bool deliver(Frame& frame) = 0;
   virtual bool bookmark(Revision revision, bool initial_events_end) = 0;
+  // Events were missed: it must list again. It gets nothing more.
+  virtual void expire() = 0;
 };
 
 struct WatchStart {
@@ -97,8 +103,8 @@ class ResourceCache {
     std::shared_ptr<Watcher> watcher;
     Filter filter;
   };
-  void load(EntryPtr e);
-  void set_floor(Revision r);
+  // Starts over, from the state at `floor`; watchers expire.
+  void reset(std::map<std::string, EntryPtr, std::less<>> items, Revision floor);
   void apply(std::string_view key, Revision revision, EntryPtr current);
   void remember(Change c);
   static bool offer(const Subscription& s, const Change& c, std::array<std::unique_ptr<Frame>, 3>& frames);
@@ -132,12 +138,17 @@ class WatchCache {
   // Loads everything and follows the store from then on.
   Result<> start();
   void stop();
-  // Called with every change of a key that belongs to no kind (before start only).
-  void on_other_key(std::function<void(const store::Event&)> fn) { other_key_ = std::move(fn); }
+  // Called with every change of a key that belongs to no kind, and, when all is loaded (again), before the first of
+  // them (before start only).
+  void on_other_key(
+      std::function<void(const store::Event&)> fn, std::function<void()> on_reload = [] {}) {
+    other_key_ = std::move(fn);
+    on_reload_ = std::move(on_reload);
+  }
 
   [[nodiscard]] ResourceCache& of(const Kind& k);
   [[nodiscard]] Revision progress() const;
-  // False once the store's changes can no longer be followed.
+  // False while the store's changes are not followed: its watch was lost and could not be taken up again yet.
   [[nodiscard]] bool following() const { return !lost_; }
   // False if `timeout` passes first.
   bool wait_for(Revision r, Nanos timeout);
@@ -147,7 +158,9 @@ class WatchCache {
   EntryPtr finish(const std::shared_ptr<Draft>& d);
 
  private:
-  Result<Revision> load();
+  Result<> load(Revision base);
+  Result<> follow(Revision base);
+  void heal();
   void apply(const store::EventBatch& b);
   void apply_one(const store::Event& e);
   EntryPtr take_entry(const store::KeyValue& kv);
@@ -157,9 +170,15 @@ class WatchCache {
   std::unordered_map<std::string, std::unique_ptr<ResourceCache>> by_prefix_;
   std::unordered_map<const Kind*, ResourceCache*> by_kind_;
   std::function<void(const store::Event&)> other_key_;
-  std::unique_ptr<store::Watch> watch_;
+  std::function<void()> on_reload_;
+  std::unique_ptr<store::Watch> watch_;  // the healer's once it runs
 
+  std::mutex heal_mu_;
+  std::condition_variable heal_cv_;
+  bool must_heal_ = false;  // guarded by heal_mu_
+  bool stopping_ = false;   // guarded by heal_mu_
   std::atomic<bool> lost_ = false;
+  std::thread healer_;
   mutable std::mutex progress_mu_;
   std::condition_variable progress_cv_;
   Revision progress_ = 0;  // guarded by progress_mu_

@@ -22,6 +22,7 @@ class Recorder final : public Watcher {
     lines.push_back(fmt::format("BOOKMARK @{}{}", r, end ? " end" : ""));
     return true;
   }
+  void expire() override { lines.emplace_back("EXPIRED"); }
   std::vector<std::string> lines;
   std::shared_ptr<const std::string> last_line;
   bool leave = false;
@@ -148,6 +149,81 @@ TEST_F(WatchTest, RestartLosesNoWatcher) {
   auto w = std::make_shared<Recorder>();
   ASSERT_TRUE(next.registry.watch(kind("configmaps"), {.resource_version = base}, w));
   EXPECT_EQ(w->lines, at(base, {{"ADDED b", 1}, {"DELETED a", 2}}));
+}
+
+// A store whose watch can be lost.
+class LossyStore final : public store::Store {
+ public:
+  explicit LossyStore(store::Store& inner) : inner_(inner) {}
+  Result<store::TxnReply> txn(const store::Txn& t) override { return inner_.txn(t); }
+  Result<store::RangeReply> range(const store::RangeRequest& r) override { return inner_.range(r); }
+  Result<std::unique_ptr<store::Watch>> watch(const std::string& key, const std::string& end, Revision from,
+                                              store::WatchFn fn) override {
+    fn_ = fn;
+    return inner_.watch(key, end, from, [this, fn = std::move(fn)](const store::EventBatch& b) {
+      if (!deaf_) fn(b);
+    });
+  }
+  Result<> compact(Revision r) override { return inner_.compact(r); }
+  Revision revision() override { return inner_.revision(); }
+  Revision compacted() override { return inner_.compacted(); }
+  Result<store::LeaseId> lease_grant(std::int64_t ttl) override { return inner_.lease_grant(ttl); }
+  Result<> lease_keep_alive(store::LeaseId id) override { return inner_.lease_keep_alive(id); }
+  Result<> lease_revoke(store::LeaseId id) override { return inner_.lease_revoke(id); }
+
+  // From here on events are missed ...
+  void miss() { deaf_ = true; }
+  // ... until this tells so.
+  void lose() {
+    deaf_ = false;
+    fn_({.events = {}, .progress = 0, .lost = true});
+  }
+
+ private:
+  store::Store& inner_;
+  store::WatchFn fn_;
+  std::atomic<bool> deaf_ = false;
+};
+
+TEST_F(WatchTest, LostWatchOfTheStoreHealsItself) {
+  LossyStore lossy(*store_);
+  RegistryParts parts(lossy);
+  auto& configmaps = kind("configmaps");
+  auto w = std::make_shared<Recorder>();
+  ASSERT_TRUE(parts.registry.watch(configmaps, {}, w));
+  make("kept");
+  make("gone");
+  ASSERT_TRUE(parts.cache.wait_for(store_->revision(), std::chrono::seconds(10)));
+  lossy.miss();
+  // Through the other registry, which hears all.
+  create("services", R"({"metadata":{"name":"s"},"spec":{"clusterIP":"10.96.0.77","ports":[{"port":80}]}})");
+  make("missed");
+  remove("configmaps", "gone");
+  lossy.lose();
+  ASSERT_TRUE(parts.cache.wait_for(store_->revision(), std::chrono::seconds(10)));
+  auto names = [&] {
+    std::string out;
+    auto all = parts.registry.list(configmaps, {});
+    for (auto& e : all->items) out += e->key + " ";
+    return out;
+  };
+  EXPECT_EQ(names(), "default/kept default/missed ");
+  ASSERT_EQ(w->lines.size(), 3u);
+  EXPECT_EQ(w->lines[2], "EXPIRED");
+  // A version from before the gap is gone; from now on all is told again.
+  auto again = std::make_shared<Recorder>();
+  EXPECT_EQ(parts.registry.watch(configmaps, {.resource_version = 2}, again).error().code, 410);
+  ASSERT_TRUE(parts.registry.watch(configmaps, {.resource_version = store_->revision()}, again));
+  auto after = parts.registry.create(configmaps, "default", parse(R"({"metadata":{"name":"after"}})"), {});
+  ASSERT_TRUE(after) << after.error().message;
+  ASSERT_EQ(again->lines.size(), 1u);
+  while (!parts.cache.following()) std::this_thread::yield();  // the test's own time limit ends this
+  // The allocator knows what was taken meanwhile.
+  auto taken = parts.registry.create(
+      kind("services"), "default",
+      parse(R"({"metadata":{"name":"t"},"spec":{"clusterIP":"10.96.0.77","ports":[{"port":80,"protocol":"TCP"}]}})"),
+      {});
+  EXPECT_EQ(taken.error().code, 422);
 }
 
 TEST_F(WatchTest, BytesAndObjectAgree) {

@@ -276,7 +276,15 @@ bool Connection::refill_from_stream() {
     stream_->drained.notify_all();
     stream_->flush_posted = false;
     std::size_t taken = 0;
-    for (; taken < stream_->queue.size() && batch.size() < kBatchBytes; taken++) batch += *stream_->queue[taken];
+    while (taken < stream_->queue.size() && batch.size() < kBatchBytes) {
+      // Pieces of a large write, not a copy of it: a thousand streams may share what is queued, and out_ is each one's.
+      auto rest = std::string_view(*stream_->queue[taken]).substr(stream_->front_sent);
+      auto piece = rest.substr(0, kBatchBytes - batch.size());
+      batch += piece;
+      bool whole = piece.size() == rest.size();
+      stream_->front_sent = whole ? 0 : stream_->front_sent + piece.size();
+      if (whole) taken++;
+    }
     stream_->queue.erase(stream_->queue.begin(), stream_->queue.begin() + static_cast<std::ptrdiff_t>(taken));
     out_stream_bytes_ = batch.size();
     ended = stream_->ended && stream_->queue.empty();

@@ -49,6 +49,7 @@ class ServerCore {
 struct StreamState {
   std::mutex mu;
   std::vector<std::shared_ptr<const std::string>> queue;  // guarded by mu
+  std::size_t front_sent = 0;                             // guarded by mu; of the first in the queue
   std::condition_variable drained;                        // notified when queued_bytes falls or the stream ends
   std::size_t queued_bytes = 0;                           // guarded by mu; unsent, those handed to the socket included
   bool open = true;                                       // guarded by mu; the peer is there

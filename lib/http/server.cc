@@ -9,6 +9,7 @@
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <malloc.h>
 #include <sys/socket.h>
 
 #include "lib/base/log.h"
@@ -25,6 +26,8 @@ using Acceptor = asio::basic_socket_acceptor<tcp, asio::io_context::executor_typ
 
 constexpr auto kSweepInterval = 1s;
 constexpr auto kStopGrace = 2s;
+// That many connections gone is a burst over; its memory goes back to the machine.
+constexpr std::size_t kBurst = 100;
 
 }  // namespace
 
@@ -60,6 +63,7 @@ struct Server::Impl final : ServerCore, std::enable_shared_from_this<Server::Imp
   asio::io_context io;
   Workers workers;
   asio::steady_timer sweep_timer;
+  std::size_t most_open = 0;  // connections, since the last trim; the sweep's
   std::optional<asio::executor_work_guard<asio::io_context::executor_type>> work_guard;
   std::vector<std::thread> io_threads;
   std::deque<Acceptor> acceptors;  // guarded by mu; elements stay in place
@@ -119,8 +123,14 @@ void Server::Impl::take(Socket socket) {
 // One timer for all connections rather than one each: nothing is armed or cancelled per request.
 void Server::Impl::sweep() {
   auto now = system_clock().now();
-  for (auto& c : snapshot())
+  auto open = snapshot();
+  for (auto& c : open)
     if (c->deadline() < now) c->abort_soon();
+  most_open = std::max(most_open, open.size());
+  if (open.size() + kBurst <= most_open) {
+    most_open = open.size();
+    ::malloc_trim(0);
+  }
   sweep_timer.expires_after(kSweepInterval);
   sweep_timer.async_wait([this](const error_code& ec) {
     if (!ec) sweep();
