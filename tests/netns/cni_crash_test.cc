@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+// The plugin killed: at each of its system calls (ptrace), at random times, and its leftovers collected without a
+// runtime. After a DEL or a GC nothing is left, and no address is ever held twice.
+#include <array>
+#include <map>
+#include <random>
+#include <set>
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cni-plugin/collect/leak_collector.h"
+#include "lib/base/unique_fd.h"
+#include "lib/netlink/rtnl_kernel.h"
+#include "lib/nft/kernel_nft.h"
+#include "tests/netns/cni_fixture.h"
+
+namespace hawser {
+namespace {
+
+using hawser::testing::Host;
+using ::testing::HasSubstr;
+
+class CrashTest : public hawser::testing::CniFixture {
+ protected:
+  void SetUp() override {
+    CniFixture::SetUp();
+    if (IsSkipped()) return;
+    input_ = conf_with(R"("portMappings":[{"hostPort":8080,"containerPort":80,"protocol":"udp"}],)"
+                       R"("bandwidth":{"egressRate":8000000,"egressBurst":320000})");
+  }
+
+  // A child that is about to become the plugin, in the node's namespace.
+  pid_t start(const char* verb, const std::string& container, const std::string& netns, bool traced) {
+    const auto in = dir_.file("crash.in");
+    EXPECT_TRUE(write_file(in, input_));
+    std::array<std::string, 5> env{fmt::format("CNI_COMMAND={}", verb), "CNI_CONTAINERID=" + container,
+                                   "CNI_NETNS=" + netns, "CNI_IFNAME=eth0", "CNI_PATH=/usr/lib/cni"};
+    std::array<char*, 6> envp{};
+    for (std::size_t i = 0; i < env.size(); i++) envp[i] = env[i].data();
+    pid_t pid = -1;
+    node_->run([&] {
+      pid = fork();
+      if (pid != 0) return;
+      const int null = open("/dev/null", O_WRONLY);
+      const int config = open(in.c_str(), O_RDONLY);
+      dup2(config, STDIN_FILENO);
+      dup2(null, STDOUT_FILENO);
+      dup2(null, STDERR_FILENO);
+      if (traced) ptrace(PTRACE_TRACEME, 0, nullptr, nullptr);
+      char* argv[] = {const_cast<char*>(HAWSER_CNI), nullptr};
+      execve(HAWSER_CNI, argv, envp.data());
+      _exit(127);
+    });
+    return pid;
+  }
+
+  // Kills it as it enters its n-th system call. True: it was killed; false: it had ended before.
+  bool kill_at(const char* verb, const std::string& container, const std::string& netns, int n) {
+    const pid_t pid = start(verb, container, netns, true);
+    int status = 0;
+    waitpid(pid, &status, 0);
+    ptrace(PTRACE_SETOPTIONS, pid, nullptr, PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL);
+    for (int stops = 0;;) {
+      ptrace(PTRACE_SYSCALL, pid, nullptr, nullptr);
+      waitpid(pid, &status, 0);
+      if (WIFEXITED(status)) return false;
+      if (WIFSIGNALED(status)) return true;
+      // Each call stops twice, at its entry and at its end.
+      if (WIFSTOPPED(status) && WSTOPSIG(status) == (SIGTRAP | 0x80) && stops++ == 2 * n) kill(pid, SIGKILL);
+    }
+  }
+
+  // Everything of ours on the node, as text; "" when there is nothing. A killed DEL's child may still be at work.
+  std::string left_over() {
+    std::string s;
+    for (int i = 0; i < 100; i++) {
+      s = node_->sh("ip -o link show type veth; ip -o link show type ifb | grep ': hb'; nft list tables; ls " +
+                    dir_.file("hostports") + " 2>/dev/null | grep 'json$'; ip route");
+      if (s.empty()) return s;
+      usleep(10'000);
+    }
+    return s;
+  }
+  std::set<std::string> held() {
+    std::set<std::string> out;
+    auto store = cni::ipam::Store::open(dir_.file("ipam") + "/net");
+    for (const auto& h : *store->list()) {
+      EXPECT_TRUE(out.insert(h.address.text()).second) << h.address.text() << " is held twice";
+    }
+    return out;
+  }
+  std::string input_;
+};
+
+constexpr const char* kGcNothingLives = R"(,"cni.dev/valid-attachments":[])";
+constexpr int kMostCalls = 2000;
+
+TEST_F(CrashTest, AddKilledAtEachSystemCallLeavesNothingAfterGc) {
+  auto p = pod();
+  for (int n = 0;; n++) {
+    SCOPED_TRACE(n);
+    ASSERT_LT(n, kMostCalls);
+    const bool killed = kill_at("ADD", "c1", p.path(), n);
+    // The runtime's answer to a failed ADD is DEL; here it is dead as well, and the next one does GC.
+    auto gc = run("GC", "x", "''", conf(kGcNothingLives));
+    ASSERT_EQ(gc.status, 0) << gc.out;
+    ASSERT_EQ(left_over(), "");
+    ASSERT_THAT(held(), ::testing::IsEmpty());
+    if (!killed) {
+      EXPECT_GT(n, 100);
+      break;
+    }
+  }
+}
+
+TEST_F(CrashTest, DelKilledAtEachSystemCallIsFinishedByTheNext) {
+  auto p = pod();
+  for (int n = 0;; n++) {
+    SCOPED_TRACE(n);
+    ASSERT_LT(n, kMostCalls);
+    auto add = run("ADD", "c1", p.path(), input_);
+    ASSERT_EQ(add.status, 0) << add.out;
+    const bool killed = kill_at("DEL", "c1", p.path(), n);
+    // What another pod gets meanwhile is never what the half-removed one may still have.
+    auto before = held();
+    auto q = pod();
+    auto other = run("ADD", "c2", q.path(), conf());
+    ASSERT_EQ(other.status, 0) << other.out;
+    EXPECT_FALSE(before.contains(address(other).substr(0, address(other).find('/'))));
+    ASSERT_EQ(run("DEL", "c2", q.path(), conf()).status, 0);
+    ASSERT_EQ(run("DEL", "c1", p.path(), input_).status, 0);
+    ASSERT_EQ(left_over(), "");
+    ASSERT_THAT(held(), ::testing::IsEmpty());
+    if (!killed) break;
+  }
+}
+
+// HAWSER_CNI_CYCLES sets how many; 10,000 by hand.
+TEST_F(CrashTest, CyclesWithRandomKillsEndWithExactlyTheLivePods) {
+  const char* set = getenv("HAWSER_CNI_CYCLES");
+  const int cycles = set ? std::atoi(set) : 300;
+  std::mt19937 random(42);
+  std::map<std::string, Host> live;
+  for (int i = 0; i < cycles; i++) {
+    const auto name = fmt::format("c{}", i);
+    auto p = pod();
+    const pid_t pid = start("ADD", name, p.path(), false);
+    const bool kill_it = random() % 2 == 0;
+    if (kill_it) {
+      usleep(random() % 3000);
+      kill(pid, SIGKILL);
+    }
+    int status = 0;
+    waitpid(pid, &status, 0);
+    const bool added = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    // Without a whole ADD the pod dies, and nobody calls DEL.
+    if (added && !input_.empty()) live.emplace(name, std::move(p));
+    // A host port is one pod's: the others have none.
+    input_ = conf();
+    if (live.size() > 8) {
+      auto victim = live.begin();
+      const pid_t del = start("DEL", victim->first, victim->second.path(), false);
+      if (random() % 2 == 0) {
+        usleep(random() % 3000);
+        kill(del, SIGKILL);
+      }
+      waitpid(del, nullptr, 0);
+      live.erase(victim);  // its namespace goes, whatever DEL has done
+    }
+  }
+  std::string valid;
+  for (const auto& [name, host] : live)
+    valid += fmt::format(R"({}{{"containerID":"{}","ifname":"eth0"}})", valid.empty() ? "" : ",", name);
+  auto gc = run("GC", "x", "''", conf(R"(,"cni.dev/valid-attachments":[)" + valid + "]"));
+  ASSERT_EQ(gc.status, 0) << gc.out;
+  EXPECT_EQ(held().size(), 2 * live.size()) << "one address of each family";
+  EXPECT_EQ(node_->sh("ip -o link show type veth | wc -l"), fmt::format("{}\n", live.size()));
+}
+
+// The node's collector, with no runtime at all (FEATURES X07).
+TEST_F(CrashTest, CollectorTakesBackWhatDeadPodsHeld) {
+  auto alive = pod();
+  ASSERT_EQ(run("ADD", "alive", alive.path(), conf()).status, 0);
+  {
+    auto dying = pod();
+    ASSERT_EQ(run("ADD", "dead", dying.path(), input_).status, 0);
+  }
+  // The kernel reaps a namespace some time after its last user has gone.
+  for (int i = 0; i < 500 && node_->sh("ip -o link show type veth | wc -l") != "1\n"; i++) usleep(10'000);
+  metrics::Registry registry;
+  FakeClock clock;
+  node_->run([&] {
+    auto rtnl = netlink::KernelRtnl::open();
+    auto nft = nft::KernelNft::open();
+    auto conntrack = netlink::KernelConntrack::open();
+    ASSERT_TRUE(rtnl && nft && conntrack);
+    cni::LeakCollector patient({.run_dir = dir_.path(), .grace = std::chrono::hours(1)}, *rtnl, {**nft, *conntrack},
+                               registry);
+    auto early = patient.run_once();
+    EXPECT_TRUE(early.error);
+    EXPECT_EQ(early.removed.size(), 2u) << "rules and ifb need no grace";
+    EXPECT_EQ(held().size(), 4u) << "addresses do: an ADD may be on its way";
+    cni::LeakCollector collector({.run_dir = dir_.path(), .grace = Nanos(0)}, *rtnl, {**nft, *conntrack}, registry);
+    auto late = collector.run_once();
+    EXPECT_TRUE(late.error);
+    EXPECT_EQ(late.removed.size(), 2u);
+    EXPECT_TRUE(collector.run_once().removed.empty()) << "a second run has nothing to do";
+  });
+  EXPECT_EQ(held().size(), 2u) << "the living pod keeps its own";
+  EXPECT_EQ(node_->sh("nft list tables"), "");
+  EXPECT_THAT(registry.text(), HasSubstr(R"(hawser_cni_leaks_collected_total{kind="address"} 2)"));
+  EXPECT_TRUE(alive.ok("ip addr show eth0"));
+}
+
+}  // namespace
+}  // namespace hawser
