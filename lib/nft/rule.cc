@@ -141,7 +141,7 @@ Field ct_original_proto_dst() {
   return f;
 }
 
-RuleBuilder::RuleBuilder(std::string chain, Family table) : table_(table) {
+RuleBuilder::RuleBuilder(std::string chain, Family table) {
   rule_.chain = std::move(chain);
   if (table == Family::kIpv4) known_family_ = AF_INET;
   if (table == Family::kIpv6) known_family_ = AF_INET6;

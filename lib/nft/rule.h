@@ -88,7 +88,6 @@ class RuleBuilder {
   void bitwise(std::uint32_t mask, std::uint32_t xor_bits);
 
   Rule rule_;
-  Family table_;
   int known_family_ = 0;
 };
 
