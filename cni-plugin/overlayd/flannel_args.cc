@@ -131,8 +131,9 @@ class Translator {
       return;
     }
     auto flag = fmt::format("--{}", row.ours.empty() ? row.name : row.ours);
-    if (value) flag += fmt::format("={}", *value);
+    if (value && !value->empty()) flag += fmt::format("={}", *value);
     out_.args.push_back(std::move(flag));
+    if (value && value->empty()) out_.args.emplace_back();  // "--flag=" is no value for the parser
   }
 
   const std::vector<std::string>& in_;

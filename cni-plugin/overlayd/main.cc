@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // hawser-overlayd: flags, wiring, signals.
+#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <optional>
 
 #include <CLI/CLI.hpp>
 #include <malloc.h>
+#include <unistd.h>
 
 #include "cni-plugin/overlayd/daemon.h"
+#include "cni-plugin/overlayd/etcd_source.h"
 #include "cni-plugin/overlayd/flannel_args.h"
 #include "cni-plugin/overlayd/health.h"
 #include "cni-plugin/overlayd/kube_source.h"
@@ -38,6 +41,9 @@ struct Flags {
   int probe_seconds = 10;
   bool cleanup = false;
   bool verbose = false;
+  overlay::EtcdOptions etcd;
+  std::string etcd_prefix = "/coreos.com/network";
+  int renew_margin_minutes = 60;
   overlay::KubeSourceOptions kube;
   overlay::Options options;
 };
@@ -54,6 +60,20 @@ void add_kube_flags(CLI::App& app, Flags& f) {
   app.add_option("--subnets-file", f.subnets_file, "leases come from this file, not from Node objects");
   app.add_option("--net-config-path", f.net_config_path,
                  "flannel's net-conf.json; its networks and back end are in place of the flags");
+}
+
+void add_etcd_flags(CLI::App& app, Flags& f) {
+  app.add_option("--etcd-endpoints", f.etcd.endpoints, "leases come from etcd, under flannel's keys")->delimiter(',');
+  app.add_option("--etcd-prefix", f.etcd_prefix, "where in etcd")->capture_default_str();
+  app.add_option("--etcd-cafile", f.etcd.ca_file, "certificate authority of etcd's servers");
+  app.add_option("--etcd-certfile", f.etcd.cert_file, "our certificate");
+  app.add_option("--etcd-keyfile", f.etcd.key_file, "and its key");
+  app.add_option("--etcd-username", f.etcd.user, "user, where etcd asks for one");
+  app.add_option("--etcd-password", f.etcd.password, "and password");
+  app.add_option("--subnet-lease-renew-margin", f.renew_margin_minutes,
+                 "minutes before its end that a lease is renewed")
+      ->check(CLI::Range(1, 1439))
+      ->capture_default_str();
 }
 
 void add_underlay_flags(CLI::App& app, Flags& f) {
@@ -80,6 +100,7 @@ void add_flags(CLI::App& app, Flags& f) {
       ->envname("NODE_NAME");
   app.add_option("--cluster-cidr", f.cluster_cidrs, "range of all pods, one a family")->delimiter(',');
   add_kube_flags(app, f);
+  add_etcd_flags(app, f);
   add_underlay_flags(app, f);
   app.add_option("--run-dir", o.paths.run_dir, "folder of node.json and the address store")->capture_default_str();
   app.add_option("--subnet-file", o.paths.subnet_file, "flannel's subnet.env; default <run-dir>/subnet.env");
@@ -115,7 +136,7 @@ Result<std::vector<Cidr>> parse_cidrs(const char* flag, const std::vector<std::s
 void flannel_defaults(Flags& f) {
   if (!f.ip_masq) f.ip_masq = false;
   if (!f.blackhole) f.blackhole = false;
-  if (f.net_config_path.empty()) f.net_config_path = "/etc/kube-flannel/net-conf.json";
+  if (f.net_config_path.empty() && f.etcd.endpoints.empty()) f.net_config_path = "/etc/kube-flannel/net-conf.json";
   if (f.options.paths.subnet_file.empty()) f.options.paths.subnet_file = "/run/flannel/subnet.env";
   f.healthz_bind.clear();
 }
@@ -152,7 +173,7 @@ Result<> read_addresses(Flags& f) {
 }
 
 Result<> read_flags(Flags& f) {
-  if (f.kube_subnet_mgr) flannel_defaults(f);
+  if (f.kube_subnet_mgr || !f.etcd.endpoints.empty()) flannel_defaults(f);
   if (auto r = read_addresses(f); !r) return r;
   if (!f.backend.empty()) f.options.settings.backend = f.backend;
   if (!overlay::find_backend(f.options.settings.backend))
@@ -163,7 +184,7 @@ Result<> read_flags(Flags& f) {
   if (f.cleanup) return {};
   if (auto r = read_net_conf(f); !r) return r;
   f.options.settings.unreachable_rest = f.blackhole.value_or(true);
-  if (f.options.cluster_cidrs.empty()) return fail(EINVAL, "--cluster-cidr: is required");
+  if (f.options.cluster_cidrs.empty() && f.etcd.endpoints.empty()) return fail(EINVAL, "--cluster-cidr: is required");
   return {};
 }
 
@@ -198,8 +219,31 @@ struct Source {
   overlay::KubeSource* kube = nullptr;  // `subnets`, if it is one
 };
 
+// The node's name is only for the MAC here; network and back end are what etcd says.
+Result<Source> make_etcd_source(Flags& f) {
+  if (f.options.node.empty()) {
+    std::array<char, 256> name{};
+    if (gethostname(name.data(), name.size() - 1) != 0) return fail_errno(errno, "--node-name is not given; hostname");
+    f.options.node = name.data();
+  }
+  auto client = overlay::EtcdClient::make(f.etcd);
+  if (!client) return propagate(client);
+  auto conf = overlay::read_etcd_config(**client, f.etcd_prefix);
+  if (!conf) return propagate(conf);
+  const bool unreachable_rest = f.options.settings.unreachable_rest;
+  f.options.settings = conf->settings;
+  f.options.settings.unreachable_rest = unreachable_rest;
+  f.options.cluster_cidrs = conf->networks();
+  overlay::EtcdSourceOptions o{.prefix = f.etcd_prefix,
+                               .conf = *conf,
+                               .previous = overlay::read_subnet_env(f.options.paths),
+                               .renew_margin = std::chrono::minutes(f.renew_margin_minutes)};
+  return Source{.subnets = std::make_unique<overlay::EtcdSource>(std::move(o), std::move(*client))};
+}
+
 Result<Source> make_source(Flags& f) {
   Source s;
+  if (!f.etcd.endpoints.empty()) return make_etcd_source(f);
   if (!f.subnets_file.empty()) {
     if (auto r = find_node_name(f, nullptr); !r) return propagate(r);
     s.subnets = std::make_unique<overlay::StaticSource>(f.subnets_file, f.options.node, f.options.settings);

@@ -35,6 +35,23 @@ std::string subnet_env_text(const cni::NodeFile& node, bool ip_masq) {
   return text + fmt::format("FLANNEL_MTU={}\nFLANNEL_IPMASQ={}\n", node.mtu, ip_masq);
 }
 
+std::vector<Cidr> parse_subnet_env(const std::string& text) {
+  std::vector<Cidr> out;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    const auto eq = line.find('=');
+    const auto name = line.substr(0, eq);
+    if (eq == std::string::npos || (name != "FLANNEL_SUBNET" && name != "FLANNEL_IPV6_SUBNET")) continue;
+    if (auto c = Cidr::parse(line.substr(eq + 1))) out.push_back(c->network());
+  }
+  return out;
+}
+
+std::vector<Cidr> read_subnet_env(const FilePaths& paths) {
+  auto text = read_file(paths.subnet_env());
+  return text ? parse_subnet_env(*text) : std::vector<Cidr>();
+}
+
 std::string conflist_text(const std::string& node_file) {
   namespace json = boost::json;
   json::object plugin{{"type", "hawser"}};

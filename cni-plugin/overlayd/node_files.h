@@ -22,6 +22,9 @@ struct FilePaths {
 };
 
 [[nodiscard]] std::string subnet_env_text(const cni::NodeFile& node, bool ip_masq);
+// The ranges that a subnet.env names, flannel's or ours; none if there is no file.
+[[nodiscard]] std::vector<Cidr> parse_subnet_env(const std::string& text);
+[[nodiscard]] std::vector<Cidr> read_subnet_env(const FilePaths& paths);
 [[nodiscard]] std::string conflist_text(const std::string& node_file);
 
 // The files that were written.
