@@ -6,6 +6,7 @@
 
 #include <malloc.h>
 
+#include "controlplane/agent/pod_cgroup.h"
 #include "lib/base/atomic_file.h"
 #include "lib/base/log.h"
 #include "lib/kube/object.h"
@@ -22,7 +23,7 @@ constexpr int kSlowOperations = 256;  // each pod that is stopping, and each fol
 constexpr std::chrono::milliseconds kTurn{500};
 constexpr std::chrono::seconds kRelist{1};
 constexpr std::chrono::seconds kRelistBesideStream{5};
-constexpr std::chrono::seconds kRefreshVolumes{4};
+constexpr std::chrono::seconds kRefreshVolumes{10};
 constexpr std::chrono::seconds kRotateLogs{10};
 constexpr std::chrono::seconds kRemoveLeftovers{30};
 constexpr std::chrono::seconds kWaitForServices{5};
@@ -36,6 +37,7 @@ Agent::Agent(const AgentParts& parts, NodeSettings node, LogLimits logs)
       slow_(kSlowOperations, std::chrono::seconds(10), parts.clock),
       status_(parts.client, parts.clock),
       images_(parts.images, parts.clock),
+      objects_(parts.client, parts.clock),
       checks_(parts.runtime),
       prober_(
           checks_, slow_, [this](const std::string& uid) { pool_->wake(uid); },
@@ -53,8 +55,8 @@ Agent::Agent(const AgentParts& parts, NodeSettings node, LogLimits logs)
                .clock = parts.clock,
                .wake = [this](const std::string& uid) { pool_->wake(uid); },
                .event = parts.event,
-               .lookup = [this](const kube::Resource& kind, const std::string& ns,
-                                const std::string& name) { return parts_.client.get(kind, ns, name); },
+               .lookup = [this](const kube::Resource& kind, const std::string& ns, const std::string& name,
+                                Nanos max_age) { return objects_.get(kind, ns, name, max_age); },
                .service_env = [this](const PodSpec& spec) { return service_env(spec); },
                .token = [this](const PodSpec& spec, const std::string& audience,
                                std::int64_t seconds) { return token(spec, audience, seconds); },
@@ -132,6 +134,7 @@ void Agent::loop() {
     }
     if (now >= refresh) {
       if (api_known) pool_->refresh_volumes();
+      objects_.drop_unused(2 * kRefreshVolumes);
       refresh = now + kRefreshVolumes;
     }
     if (now >= rotate) {
@@ -177,23 +180,27 @@ void Agent::rotate_logs() {
   }
 }
 
-// Folders of pods that neither the API nor the runtime has any more. The relist before has put every pod of the runtime
-// into the pool.
+// Folders and cgroups of pods that neither the API nor the runtime has any more. The relist before has put every pod of
+// the runtime into the pool.
 void Agent::remove_leftovers() {
-  const auto known = pool_->uids();
   std::error_code ec;
   std::vector<std::string> volumes;
   std::vector<fs::path> logs;
-  for (fs::directory_iterator it(node_.root_dir + "/pods", ec), end; !ec && it != end; it.increment(ec)) {
-    const auto uid = it->path().filename().string();
-    if (!known.contains(uid)) volumes.push_back(uid);
-  }
+  for (fs::directory_iterator it(node_.root_dir + "/pods", ec), end; !ec && it != end; it.increment(ec))
+    volumes.push_back(it->path().filename().string());
   for (fs::directory_iterator it(node_.pod_log_dir, ec), end; !ec && it != end; it.increment(ec)) {
-    const auto name = it->path().filename().string();
     // <namespace>_<name>_<uid>: none of the three has an underscore.
-    if (std::ranges::count(name, '_') != 2) continue;
-    if (!known.contains(name.substr(name.rfind('_') + 1))) logs.push_back(it->path());
+    if (std::ranges::count(it->path().filename().string(), '_') == 2) logs.push_back(it->path());
   }
+  auto cgroups = pods_with_cgroups(node_);
+  // Asked only now: a pod is in the pool before its folders are made, so that none of a new pod is taken for a
+  // leftover.
+  const auto known = pool_->uids();
+  std::erase_if(volumes, [&](const std::string& uid) { return known.contains(uid); });
+  std::erase_if(logs, [&](const fs::path& p) {
+    const auto name = p.filename().string();
+    return known.contains(name.substr(name.rfind('_') + 1));
+  });
   for (const auto& uid : volumes) {
     auto r = remove_pod_dir(node_, uid);
     if (r)
@@ -202,6 +209,8 @@ void Agent::remove_leftovers() {
       log::warn("{}", r.error().text);
   }
   for (const auto& dir : logs) fs::remove_all(dir, ec);
+  std::erase_if(cgroups, [&](const std::string& uid) { return known.contains(uid); });
+  for (const auto& uid : cgroups) remove_pod_cgroups(node_, uid);
 }
 
 StringMap Agent::service_env(const PodSpec& spec) {

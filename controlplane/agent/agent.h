@@ -16,6 +16,7 @@
 #include "controlplane/agent/cri.h"
 #include "controlplane/agent/log_rotation.h"
 #include "controlplane/agent/node_reporter.h"
+#include "controlplane/agent/object_cache.h"
 #include "controlplane/agent/pod_pool.h"
 #include "controlplane/agent/status_writer.h"
 #include "lib/kube/client.h"
@@ -73,6 +74,7 @@ class Agent {
   Executor slow_;
   StatusWriter status_;
   ImageCache images_;
+  ObjectCache objects_;
   NetworkCheckRunner checks_;
   Prober prober_;
   PodContext context_;

@@ -4,10 +4,12 @@
 #include "controlplane/agent/agent.h"
 
 #include <algorithm>
+#include <filesystem>
 
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include "controlplane/agent/fake_cri.h"
 #include "controlplane/agent/node_api.h"
@@ -157,6 +159,44 @@ TEST_F(AgentTest, ApiAwayDoesNotStopRestarts) {
   ASSERT_TRUE(eventually([&] { return count("start_container") == 2; }));
   api_.set_fault(nullptr);
   EXPECT_TRUE(eventually([&] { return kube::num(container("p"), {"restartCount"}) == 1 && ready("p"); }, 15s));
+}
+
+// The control plane writes Ready False for the pods of a node it does not hear from.
+TEST_F(AgentTest, ReadyComesBackAfterTheControlPlaneTookIt) {
+  create("p");
+  const auto says_ready = [&] {
+    for (const auto& c : kube::arr(**api_.get(kube::kPods, "default", "p"), {"status", "conditions"}))
+      if (kube::str(kube::as_obj(c), {"type"}) == "Ready") return kube::str(kube::as_obj(c), {"status"}) == "True";
+    return false;
+  };
+  ASSERT_TRUE(eventually(says_ready));
+  Object silent = **api_.get(kube::kPods, "default", "p");
+  for (auto& c : kube::ensure(silent, {"status"})["conditions"].as_array())
+    if (c.as_object()["type"] == "Ready") c.as_object()["status"] = "False";
+  ASSERT_TRUE(api_.update(kube::kPods, silent, "status"));
+  EXPECT_TRUE(eventually(says_ready));
+}
+
+TEST_F(AgentTest, SecretsLieInMemoryAndLeaveNothing) {
+  if (::geteuid() != 0) GTEST_SKIP() << "needs root: it mounts";
+  ASSERT_TRUE(api_.create(kube::kSecrets, "default",
+                          boost::json::parse(R"({"metadata": {"name": "s"}, "data": {"k": "dg=="}})").as_object()));
+  create("p", R"({"nodeName": "n1", "volumes": [{"name": "s", "secret": {"secretName": "s"}}],
+                  "containers": [{"name": "a", "image": "i:1", "volumeMounts": [{"name": "s", "mountPath": "/s"}]}]})");
+  ASSERT_TRUE(eventually([&] { return ready("p"); }));
+  const std::string uid(kube::uid(**api_.get(kube::kPods, "default", "p")));
+  const std::string volume = dir_.file("root/pods/" + uid + "/volumes/kubernetes.io~secret/s");
+  const auto mounted = [&] {
+    return read_file("/proc/self/mountinfo").value_or("").find(" " + volume + " ") != std::string::npos;
+  };
+  EXPECT_TRUE(mounted());
+  EXPECT_EQ(read_file(volume + "/k").value_or(""), "v");
+  // The pod goes while no agent is there: the next one finds folder and mount and removes them.
+  agent_.reset();
+  ASSERT_TRUE(api_.remove(kube::kPods, "default", "p", {.grace_period_seconds = 0}));
+  EXPECT_TRUE(mounted());
+  start();
+  EXPECT_TRUE(eventually([&] { return !mounted() && !std::filesystem::exists(dir_.file("root/pods/" + uid)); }));
 }
 
 TEST_F(AgentTest, SameNameNewPod) {

@@ -2,6 +2,9 @@
 #include "controlplane/agent/executor.h"
 
 #include <algorithm>
+#include <system_error>
+
+#include "lib/base/log.h"
 
 namespace hawser::agent {
 
@@ -15,10 +18,19 @@ void Executor::submit(std::function<void()> job) {
   if (stopping_) return;
   jobs_.push_back(std::move(job));
   reap();
-  if (static_cast<int>(jobs_.size()) > waiting_ && static_cast<int>(threads_.size()) < max_threads_) {
+  if (static_cast<int>(jobs_.size()) > waiting_ && static_cast<int>(threads_.size()) < max_threads_ && add_thread())
+    return;
+  cv_.notify_one();
+}
+
+bool Executor::add_thread() {
+  try {
     threads_.emplace_back([this] { loop(); });
-  } else {
-    cv_.notify_one();
+    return true;
+  } catch (const std::system_error& e) {
+    // The machine has no process to spare (a pod forks without end): those that run take the job in their turn.
+    log::warn("no new thread: {}", e.what());
+    return false;
   }
 }
 
@@ -51,6 +63,8 @@ void Executor::loop() {
     ++waiting_;
     const bool work = clock_.wait_until(l, cv_, clock_.now() + idle_, [this] { return stopping_ || !jobs_.empty(); });
     --waiting_;
+    // The last one stays: a job must not depend on a thread that cannot be made.
+    if (!work && !stopping_ && threads_.size() - ended_.size() == 1) continue;
     if (stopping_ || !work) break;
     auto job = std::move(jobs_.front());
     jobs_.pop_front();

@@ -26,7 +26,8 @@ class Executor {
 
  private:
   void loop();
-  void reap();  // mu_ held: joins threads that have ended
+  bool add_thread();  // mu_ held; false: the system refused
+  void reap();        // mu_ held: joins threads that have ended
 
   const int max_threads_;
   const Nanos idle_;

@@ -15,6 +15,7 @@ using kube::Object;
 constexpr std::chrono::milliseconds kUnreadyPeriod{200};
 constexpr std::chrono::seconds kPeriod{10};
 constexpr std::chrono::minutes kReportAnyway{5};
+constexpr std::chrono::seconds kCompare{10};  // how often the API's copy is looked at
 constexpr std::chrono::seconds kLeasePeriod{10};
 constexpr int kLeaseSeconds = 40;
 constexpr std::string_view kLeaseNamespace = "kube-node-lease";
@@ -121,10 +122,41 @@ Result<> NodeReporter::ensure_registered() {
   return {};
 }
 
+// Whether the API still has what was reported. A control plane that did not hear of this node for a while has put
+// Unknown in its place; somebody may have deleted the Node.
+Result<bool> NodeReporter::still_reported() {
+  const MonoTime now = clock_.now();
+  if (now < compare_due_) return true;
+  auto current = client_.get(kube::kNodes, "", node_.node_name);
+  if (!current) {
+    if (is_not_found(current.error())) registered_ = false;
+    return propagate(current, "status");
+  }
+  if (kube::uid(**current) != node_uid_) {
+    registered_ = false;
+    return fail(EAGAIN, "status: the Node was made anew");
+  }
+  compare_due_ = now + kCompare;
+  api_status_ = kube::obj(**current, {"status"});
+  const auto& theirs = kube::arr(api_status_, {"conditions"});
+  return std::ranges::all_of(kube::arr(reported_, {"conditions"}), [&](const auto& ours) {
+    return std::ranges::any_of(theirs, [&](const auto& v) {
+      const auto same = [&](std::string_view field) {
+        return kube::str(kube::as_obj(v), {field}) == kube::str(kube::as_obj(ours), {field});
+      };
+      return same("type") && same("status");
+    });
+  });
+}
+
 Result<> NodeReporter::report(const NodeInputs& in) {
   Object status = node_status(node_, in);
   const MonoTime now = clock_.now();
-  if (status == reported_ && now - reported_at_ < kReportAnyway) return {};
+  if (status == reported_ && now - reported_at_ < kReportAnyway) {
+    auto same = still_reported();
+    if (!same) return propagate(same);
+    if (*same) return {};
+  }
   Object stamped = status;
   stamp_conditions(stamped, api_status_, clock_.wall());
   auto r = client_.patch(kube::kNodes, "", node_.node_name, kube::PatchType::kStrategic, Object{{"status", stamped}},
@@ -134,6 +166,7 @@ Result<> NodeReporter::report(const NodeInputs& in) {
     return propagate(r, "status");
   }
   api_status_ = kube::obj(**r, {"status"});
+  compare_due_ = now + kCompare;
   reported_ = std::move(status);
   reported_at_ = now;
   return {};

@@ -28,6 +28,7 @@ class NodeReporter {
   void loop();
   NodeInputs look();
   Result<> ensure_registered();
+  Result<bool> still_reported();
   Result<> report(const NodeInputs& in);
   Result<> renew_lease();
 
@@ -43,6 +44,7 @@ class NodeReporter {
   kube::Object reported_;    // the status without times, as last written
   kube::Object api_status_;  // as the API has it
   MonoTime reported_at_{};
+  MonoTime compare_due_{};
   MonoTime lease_due_{};
   kube::ObjectPtr lease_;
   int api_failures_ = 0;

@@ -12,7 +12,8 @@ struct NodeSettings {
   std::string node_name, node_ip;
   std::string root_dir = "/var/lib/hawser-agent";
   std::string pod_log_dir = "/var/log/pods";
-  std::string cgroup_parent;             // under which pods get their cgroups; empty: "kubepods"
+  std::string cgroup_parent;  // under which pods get their cgroups; empty: "kubepods"
+  std::string cgroup_root = "/sys/fs/cgroup";
   std::vector<std::string> cluster_dns;  // empty: pods use the node's resolver
   std::string cluster_domain = "cluster.local";
   std::string resolv_conf = "/etc/resolv.conf";

@@ -3,9 +3,8 @@
 #include <algorithm>
 #include <filesystem>
 
-#include <unistd.h>
-
 #include "controlplane/agent/image_ref.h"
+#include "controlplane/agent/pod_cgroup.h"
 #include "controlplane/agent/pod_worker.h"
 #include "lib/base/atomic_file.h"
 #include "lib/base/log.h"
@@ -18,16 +17,6 @@ constexpr std::chrono::minutes kMaxHold{5};
 constexpr std::chrono::seconds kMaxConfigHold{10};  // a missing Secret is usually there a moment later
 constexpr std::chrono::seconds kMinStopGrace{2};    // what a preStop hook leaves at least
 constexpr std::chrono::seconds kHookTimeout{30};
-
-// The runtime makes a pod's cgroup with its first container and leaves it behind. In every hierarchy, and in the
-// unified tree.
-void remove_cgroup(const std::string& path) {
-  std::error_code ec;
-  const fs::path root = "/sys/fs/cgroup";
-  ::rmdir((root.string() + path).c_str());
-  for (fs::directory_iterator it(root, ec), end; !ec && it != end; it.increment(ec))
-    if (it->is_directory(ec)) ::rmdir((it->path().string() + path).c_str());
-}
 
 }  // namespace
 
@@ -58,7 +47,7 @@ bool PodWorker::perform(const Action& a) {
 }
 
 bool PodWorker::prepare() {
-  auto r = prepare_volumes(*spec_, ctx_.node, payload_inputs());
+  auto r = prepare_volumes(*spec_, ctx_.node, payload_inputs(Nanos(0)));
   if (r) r = make_folders(pod_log_dir(ctx_.node, *spec_));
   if (!r) {
     event(true, "FailedMount", r.error().text);
@@ -112,7 +101,7 @@ bool PodWorker::start_container(const Action& a) {
   const auto image = ensure_image(c, *ref, a.attempt);
   if (!image) return false;
   const EnvInputs env_inputs{
-      .lookup = lookup(), .services = ctx_.service_env(*spec_), .facts = {&ctx_.node, pod_ips()}};
+      .lookup = lookup(Nanos(0)), .services = ctx_.service_env(*spec_), .facts = {&ctx_.node, pod_ips()}};
   auto env = make_env(*spec_, c, env_inputs);
   Result<std::vector<Mount>> mounts;
   if (env) mounts = volume_mounts(*spec_, c, a.attempt, ctx_.node, *env);
@@ -341,9 +330,7 @@ bool PodWorker::clean_up() {
   }
   std::error_code ec;
   fs::remove_all(pod_log_dir(ctx_.node, *spec_), ec);
-  // All three: of an orphan the class is not known any more.
-  for (const char* qos : {"Guaranteed", "Burstable", "BestEffort"})
-    remove_cgroup(pod_cgroup(ctx_.node, spec_->uid, qos));
+  remove_pod_cgroups(ctx_.node, spec_->uid);
   state_.cleaned = true;
   return true;
 }

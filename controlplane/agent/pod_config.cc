@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <sstream>
 
+#include "controlplane/agent/pod_cgroup.h"
 #include "controlplane/agent/pod_machine.h"
 #include "controlplane/agent/pod_status.h"
 #include "controlplane/agent/quantity.h"
@@ -215,14 +216,6 @@ DnsConfig pod_dns(const PodSpec& spec, const NodeSettings& node, const DnsConfig
 
 std::string pod_log_dir(const NodeSettings& node, const PodSpec& spec) {
   return fmt::format("{}/{}_{}_{}", node.pod_log_dir, spec.ns, spec.name, spec.uid);
-}
-
-std::string pod_cgroup(const NodeSettings& node, std::string_view uid, std::string_view qos) {
-  std::string parent = node.cgroup_parent.empty() ? "kubepods" : node.cgroup_parent;
-  if (!parent.starts_with('/')) parent.insert(0, "/");
-  while (parent.size() > 1 && parent.ends_with('/')) parent.pop_back();
-  const std::string_view level = qos == "Guaranteed" ? "" : qos == "Burstable" ? "/burstable" : "/besteffort";
-  return fmt::format("{}{}/pod{}", parent, level, uid);
 }
 
 SandboxConfig sandbox_config(const PodSpec& spec, const NodeSettings& node, const DnsConfig& node_dns,

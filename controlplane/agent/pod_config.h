@@ -22,8 +22,6 @@ struct DnsConfig {
 [[nodiscard]] DnsConfig pod_dns(const PodSpec& spec, const NodeSettings& node, const DnsConfig& node_dns);
 
 [[nodiscard]] std::string pod_log_dir(const NodeSettings& node, const PodSpec& spec);
-// The pod's cgroup: <parent>/[burstable|besteffort]/pod<uid>.
-[[nodiscard]] std::string pod_cgroup(const NodeSettings& node, std::string_view uid, std::string_view qos);
 
 [[nodiscard]] SandboxConfig sandbox_config(const PodSpec& spec, const NodeSettings& node, const DnsConfig& node_dns,
                                            std::uint32_t attempt);

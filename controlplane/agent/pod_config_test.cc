@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "controlplane/agent/image_ref.h"
+#include "controlplane/agent/pod_cgroup.h"
 #include "controlplane/agent/pod_volumes.h"
 #include "controlplane/agent/quantity.h"
 #include "lib/base/atomic_file.h"
@@ -216,6 +217,20 @@ TEST(Config, RunAsNonRoot) {
   EXPECT_FALSE(container_config(*spec, spec->main[0], node(), {.image = "i:1", .info = root}));
   Image user{.id = "x", .uid = 5};
   EXPECT_TRUE(container_config(*spec, spec->main[0], node(), {.image = "i:1", .info = user}));
+}
+
+TEST(Cgroups, OfAPodAreFoundAndRemoved) {
+  hawser::testing::TempDir dir;
+  auto n = node();
+  n.cgroup_parent = "pods";
+  n.cgroup_root = dir.path();
+  for (const char* c :
+       {"memory/pods/podu-1", "cpu/pods/burstable/podu-2/c1", "pods/besteffort/podu-3", "cpu/pods/besteffort/other"})
+    std::filesystem::create_directories(dir.file(c));
+  EXPECT_EQ(pods_with_cgroups(n), (std::set<std::string>{"u-1", "u-2", "u-3"}));
+  for (const char* uid : {"u-1", "u-2", "u-3", "unknown"}) remove_pod_cgroups(n, uid);
+  EXPECT_TRUE(pods_with_cgroups(n).empty());
+  EXPECT_TRUE(std::filesystem::exists(dir.file("cpu/pods/besteffort/other")));
 }
 
 TEST(Volumes, PayloadIsSwappedAtomically) {

@@ -11,6 +11,8 @@ namespace {
 
 using Kind = Action::Kind;
 
+constexpr std::chrono::seconds kClockSlack{1};
+
 std::chrono::seconds restart_delay_of(const Container& c) {
   const auto it = c.annotations.find(kRestartDelayAnnotation);
   if (it == c.annotations.end()) return std::chrono::seconds(0);
@@ -50,7 +52,7 @@ class Step {
   // True while the failure recorded under `name` forbids another try.
   bool held(const std::string& name) {
     const auto it = st_.holds.find(name);
-    if (it == st_.holds.end() || st_.now >= it->second.until) return false;
+    if (it == st_.holds.end() || it->second.over(st_.now)) return false;
     wake(it->second.until);
     return true;
   }
@@ -220,8 +222,10 @@ class Step {
   void restart(const ContainerSpec& c, const Container& now) {
     const auto ran = std::chrono::nanoseconds(now.finished_at_ns - now.started_at_ns);
     const auto delay = ran >= kGoodRun ? std::chrono::seconds(0) : restart_delay_of(now);
-    const WallTime due{std::chrono::nanoseconds(now.finished_at_ns) + delay};
-    if (st_.now < due) {
+    const WallTime ended_at{std::chrono::nanoseconds(now.finished_at_ns)};
+    const WallTime due = ended_at + delay;
+    // Before its end: the clock was set back, and waiting for `due` could take for ever.
+    if (st_.now < due && st_.now + kClockSlack >= ended_at) {
       wake(due);
       wait(c.name, "CrashLoopBackOff",
            fmt::format("back-off {}s restarting failed container={} pod={}_{}({})", delay.count(), c.name, spec_.name,

@@ -31,11 +31,14 @@ inline constexpr std::chrono::seconds kMaxRestartDelay{300};
 // A container that ran this long starts with a clean record.
 inline constexpr std::chrono::minutes kGoodRun{10};
 
-// Something failed: why, and when to try again.
+// Something failed: why, and when to try again. A clock that is set back ends it early rather than late: now before
+// `since`.
 struct Hold {
   std::string reason, message;
   int failures = 0;
   WallTime until{};
+  WallTime since{};
+  [[nodiscard]] bool over(WallTime now) const { return now >= until || now < since; }
 };
 
 struct ProbeVerdict {

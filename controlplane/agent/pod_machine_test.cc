@@ -162,6 +162,17 @@ TEST(PodMachine, Restarting) {
           "rm a1; rm a0", ""}});
 }
 
+TEST(PodMachine, AClockSetBackHoldsNothingUp) {
+  const auto one = pod(kOne);
+  PodState crashed = state({exited("a", 1, 1, 300)});
+  crashed.now = kNow - 1h;
+  PodState no_image = state({});
+  no_image.holds["a"] = {.reason = "ErrImagePull", .message = "no", .failures = 1, .until = kNow + 10s, .since = kNow};
+  no_image.now = kNow - 1h;
+  check({{"back-off", one, crashed, "start a#2+300", "ContainerCreating"},
+         {"pull", one, no_image, "start a#0+0", "ErrImagePull"}});
+}
+
 TEST(PodMachine, InitContainersAndSidecars) {
   const auto spec = pod(kInit);
   PodState unstarted = state({exited("i", 0), running("s")});

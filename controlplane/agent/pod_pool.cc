@@ -103,7 +103,8 @@ void PodPool::run(const std::string& uid) {
   const auto it = slots_.find(uid);
   if (it == slots_.end()) return;
   it->second.running = false;
-  it->second.wake = wake;
+  it->second.wake.reset();
+  if (wake) it->second.wake = ctx_.clock.now() + (*wake - ctx_.clock.wall());
   if (worker->done()) {
     slots_.erase(it);
     return;
@@ -116,20 +117,19 @@ void PodPool::run(const std::string& uid) {
 void PodPool::timer_loop() {
   std::unique_lock l(mu_);
   while (!stopping_) {
-    const WallTime now = ctx_.clock.wall();
-    std::optional<WallTime> next;
+    const MonoTime now = ctx_.clock.now();
+    MonoTime next = MonoTime::max();
     for (auto& [uid, slot] : slots_) {
       if (!slot.wake) continue;
       if (*slot.wake <= now) {
         slot.wake.reset();
         enqueue(uid, slot);
       } else {
-        next = next ? std::min(*next, *slot.wake) : *slot.wake;
+        next = std::min(next, *slot.wake);
       }
     }
     timer_changed_ = false;
-    const MonoTime until = next ? ctx_.clock.now() + (*next - now) : MonoTime::max();
-    ctx_.clock.wait_until(l, cv_, until, [this] { return stopping_ || timer_changed_; });
+    ctx_.clock.wait_until(l, cv_, next, [this] { return stopping_ || timer_changed_; });
   }
 }
 

@@ -46,7 +46,7 @@ class PodPool {
   struct Slot {
     std::shared_ptr<PodWorker> worker;
     bool queued = false, running = false, again = false;
-    std::optional<WallTime> wake;
+    std::optional<MonoTime> wake;  // not by the wall clock, which may be set
   };
   void enqueue(const std::string& uid, Slot& slot);  // mu_ held
   void run(const std::string& uid);

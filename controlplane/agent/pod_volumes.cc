@@ -50,17 +50,24 @@ bool is_mount_point(const std::string& dir) {
   return ::stat(dir.c_str(), &here) == 0 && ::stat((dir + "/..").c_str(), &parent) == 0 && here.st_dev != parent.st_dev;
 }
 
+Result<> mount_tmpfs(const std::string& dir, const std::string& options) {
+  if (auto r = make_folders(dir); !r) return r;
+  if (is_mount_point(dir)) return {};
+  if (::mount("tmpfs", dir.c_str(), "tmpfs", MS_NOSUID | MS_NODEV, options.c_str()) != 0)
+    return fail_errno(errno, "mount tmpfs on {}", dir);
+  return {};
+}
+
 Result<> prepare_empty_dir(const PodSpec& spec, const Object& source, const std::string& dir) {
   if (auto r = make_folders(dir); !r) return r;
-  if (kube::str(source, {"medium"}) == "Memory" && !is_mount_point(dir)) {
+  if (kube::str(source, {"medium"}) == "Memory") {
     std::string options = "mode=0777";
     if (const auto limit = kube::str(source, {"sizeLimit"}); !limit.empty()) {
       auto bytes = parse_units(limit);
       if (!bytes) return propagate(bytes, "sizeLimit");
       if (*bytes > 0) options += fmt::format(",size={}", *bytes);
     }
-    if (::mount("tmpfs", dir.c_str(), "tmpfs", MS_NOSUID | MS_NODEV, options.c_str()) != 0)
-      return fail_errno(errno, "mount tmpfs on {}", dir);
+    if (auto r = mount_tmpfs(dir, options); !r) return r;
   }
   const auto gid = fs_group(spec);
   if (gid >= 0 && ::chown(dir.c_str(), static_cast<uid_t>(-1), static_cast<gid_t>(gid)) != 0)
@@ -104,7 +111,11 @@ Result<> prepare_one(const PodSpec& spec, const Object& volume, const NodeSettin
   }
   auto payload = payload_of(spec, volume, in);
   if (!payload) return propagate(payload);
-  auto wrote = write_payload(volume_dir(node, spec, volume), *payload, fs_group(spec));
+  const std::string dir = volume_dir(node, spec, volume);
+  // Secrets and tokens never reach the disk.
+  if (kind == "secret" || kind == "projected")
+    if (auto r = mount_tmpfs(dir, "mode=0755"); !r) return r;
+  auto wrote = write_payload(dir, *payload, fs_group(spec));
   return wrote ? Result<>{} : propagate(wrote);
 }
 

@@ -24,6 +24,9 @@ constexpr int kMaxLogMessageLines = 80;
 // How long ErrImagePull is shown before it reads ImagePullBackOff.
 constexpr std::chrono::seconds kShowPullError{2};
 
+// Pods whose volumes are refreshed in one go share what was read for the first of them.
+constexpr std::chrono::seconds kSharedRead{2};
+
 // The container ids of the API object's status that were ready: what the agent before this one found.
 bool was_ready(const kube::Object& pod, const std::string& id) {
   for (const char* list : {"containerStatuses", "initContainerStatuses"}) {
@@ -33,6 +36,13 @@ bool was_ready(const kube::Object& pod, const std::string& id) {
     }
   }
   return false;
+}
+
+bool says_ready(const kube::Object& status) {
+  return std::ranges::any_of(kube::arr(status, {"conditions"}), [](const auto& v) {
+    const auto& c = kube::as_obj(v);
+    return kube::str(c, {"type"}) == "Ready" && kube::str(c, {"status"}) == "True";
+  });
 }
 
 }  // namespace
@@ -47,6 +57,9 @@ PodWorker::PodWorker(PodContext& context, PodSpecPtr spec, bool orphan)
 
 void PodWorker::update(PodSpecPtr spec) {
   std::lock_guard l(mu_);
+  // The control plane does so for the pods of a silent node. Who listens to this node again has to hear the truth.
+  overruled_ |=
+      says_ready(kube::obj(*next_spec_->object, {"status"})) && !says_ready(kube::obj(*spec->object, {"status"}));
   next_spec_ = std::move(spec);
 }
 void PodWorker::mark_removed() {
@@ -101,11 +114,13 @@ std::vector<std::string> PodWorker::pod_ips() const {
   return state_.sandboxes.empty() ? std::vector<std::string>{} : state_.sandboxes.front().ips;
 }
 
-ObjectLookup PodWorker::lookup() const {
-  return [this](const kube::Resource& kind, const std::string& name) { return ctx_.lookup(kind, spec_->ns, name); };
+ObjectLookup PodWorker::lookup(Nanos max_age) const {
+  return [this, max_age](const kube::Resource& kind, const std::string& name) {
+    return ctx_.lookup(kind, spec_->ns, name, max_age);
+  };
 }
-PayloadInputs PodWorker::payload_inputs() const {
-  return {.lookup = lookup(),
+PayloadInputs PodWorker::payload_inputs(Nanos max_age) const {
+  return {.lookup = lookup(max_age),
           .facts = {&ctx_.node, pod_ips()},
           .token = [this](const std::string& audience, std::int64_t seconds) {
             return ctx_.token(*spec_, audience, seconds);
@@ -217,8 +232,8 @@ void PodWorker::sync_probes() {
 void PodWorker::age_holds(std::optional<WallTime>& wake) {
   for (auto& [name, h] : state_.holds) {
     if (h.reason != "ErrImagePull") continue;
-    const WallTime flip = held_at_[name] + kShowPullError;
-    if (state_.now < flip) {
+    const WallTime flip = h.since + kShowPullError;
+    if (state_.now < flip && !h.over(state_.now)) {
       wake = wake ? std::min(*wake, flip) : flip;
       continue;
     }
@@ -250,7 +265,12 @@ void PodWorker::publish(const Plan& plan) {
       *it = v;
   }
   kube::Object status = pod_status(*spec_, state_, plan, in, before);
-  if (status == status_) return;
+  bool overruled = false;
+  {
+    std::lock_guard l(mu_);
+    overruled = std::exchange(overruled_, false);
+  }
+  if (status == status_ && !(overruled && says_ready(status))) return;
   const bool starting = kube::str(status, {"phase"}) == "Pending" && state_.holds.empty();
   status_ = std::move(status);
   ctx_.status.publish(spec_, status_, !starting);
@@ -302,7 +322,7 @@ std::optional<WallTime> PodWorker::tick() {
 
 void PodWorker::refresh_payloads() {
   if (!state_.prepared || state_.cleaned || ending_ || state_.removed || spec_->deleting) return;
-  auto r = refresh_volumes(*spec_, ctx_.node, payload_inputs());
+  auto r = refresh_volumes(*spec_, ctx_.node, payload_inputs(kSharedRead));
   if (!r) log::debug("pod {}: {}", spec_->key(), r.error().text);
 }
 
@@ -316,8 +336,8 @@ void PodWorker::hold(const std::string& name, std::string reason, std::string me
   h.reason = std::move(reason);
   h.message = std::move(message);
   const bool image = h.reason == "ErrImagePull";
-  h.until = ctx_.clock.wall() + std::min(hold_delay(image, h.failures), most);
-  held_at_[name] = ctx_.clock.wall();
+  h.since = ctx_.clock.wall();
+  h.until = h.since + std::min(hold_delay(image, h.failures), most);
 }
 
 }  // namespace hawser::agent

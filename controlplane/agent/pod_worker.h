@@ -56,7 +56,10 @@ struct PodContext {
   Clock& clock;
   std::function<void(const std::string& uid)> wake;  // tick that pod again
   std::function<void(const PodSpec&, const PodEvent&)> event;
-  std::function<Result<kube::ObjectPtr>(const kube::Resource&, const std::string& ns, const std::string& name)> lookup;
+  // A ConfigMap or Secret as it was at most `max_age` ago.
+  std::function<Result<kube::ObjectPtr>(const kube::Resource&, const std::string& ns, const std::string& name,
+                                        Nanos max_age)>
+      lookup;
   std::function<StringMap(const PodSpec&)> service_env;
   std::function<Result<std::optional<std::string>>(const PodSpec&, const std::string& audience, std::int64_t seconds)>
       token;
@@ -123,8 +126,8 @@ class PodWorker : public std::enable_shared_from_this<PodWorker> {
   void event(bool warning, std::string reason, std::string message, const std::string& container = {});
   void post(std::function<void()> change);  // from the slow executor: applied by the next tick
   Container* find(const std::string& container_id);
-  [[nodiscard]] PayloadInputs payload_inputs() const;
-  [[nodiscard]] ObjectLookup lookup() const;
+  [[nodiscard]] PayloadInputs payload_inputs(Nanos max_age) const;
+  [[nodiscard]] ObjectLookup lookup(Nanos max_age) const;
   [[nodiscard]] std::vector<std::string> pod_ips() const;
 
   PodContext& ctx_;
@@ -135,6 +138,7 @@ class PodWorker : public std::enable_shared_from_this<PodWorker> {
   mutable std::mutex mu_;
   PodSpecPtr next_spec_;                      // guarded by mu_
   bool removed_ = false;                      // guarded by mu_
+  bool overruled_ = false;                    // guarded by mu_; somebody else wrote that the pod is not Ready
   std::vector<std::function<void()>> inbox_;  // guarded by mu_
   std::shared_ptr<const PodView> view_;       // guarded by mu_
 
@@ -143,7 +147,6 @@ class PodWorker : public std::enable_shared_from_this<PodWorker> {
   PodState state_;
   std::map<std::string, std::uint32_t> pulled_;  // container name -> attempt its image was pulled for
   std::map<std::string, int> expected_exits_;    // id -> how often it was looked for
-  std::map<std::string, WallTime> held_at_;      // when a hold was set
   kube::Object status_;                          // as last published
   WallTime start_time_{};
   bool adopted_ = false;  // the first read_back() has been made
