@@ -79,7 +79,7 @@ void Context::warn(const kube::Resource& r, const Object& about, std::string_vie
                 {.warning = true, .reason = std::string(reason), .message = std::move(message), .field_path = {}});
 }
 
-Controller::Controller(Context& ctx, std::string_view name, int workers)
+Controller::Controller(Context& ctx, std::string_view name, std::size_t workers)
     : ctx_(ctx), name_(name), workers_(workers), queue_(ctx.clock) {}
 
 Controller::~Controller() {
@@ -88,16 +88,28 @@ Controller::~Controller() {
 
 void Controller::start() {
   prepare();
-  for (int i = 0; i < workers_; ++i) threads_.emplace_back([this] { work(); });
+  add_worker();
 }
 
 void Controller::stop() {
   queue_.shut_down();
-  threads_.clear();
+  std::vector<std::thread> threads;
+  {
+    const std::lock_guard lock(mu_);
+    stopping_ = true;
+    threads.swap(threads_);
+  }
+  for (std::thread& t : threads) t.join();
+}
+
+void Controller::add_worker() {
+  const std::lock_guard lock(mu_);
+  if (!stopping_ && threads_.size() < workers_) threads_.emplace_back([this] { work(); });
 }
 
 void Controller::work() {
   while (auto key = queue_.get()) {
+    if (queue_.size() > 0) add_worker();
     auto outcome = sync(*key);
     if (!outcome) {
       // Somebody was faster: the cache is about to show it, or shows it already.

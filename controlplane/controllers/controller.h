@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Controller: one keyed reconcile loop. A subclass says in watch() which changes make which keys due, and in sync()
 // makes one key right. The base owns queue, workers and retries: a failed sync is tried again at growing intervals, a
-// lost compare-and-swap at once.
+// lost compare-and-swap at once. Of the `workers` threads the first begins with start(), the others when keys wait.
 //
 // Threads: watch() once, before the caches start; handlers on informer threads; sync() on worker threads, never twice
 // for one key at a time; start() when every cache is synced; stop() from anywhere else.
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -59,7 +60,7 @@ class Controller {
   // sync()'s answer: nothing more to do, or look again after this long.
   using Outcome = Result<std::optional<Nanos>>;
 
-  Controller(Context& ctx, std::string_view name, int workers);
+  Controller(Context& ctx, std::string_view name, std::size_t workers);
   virtual ~Controller();
   Controller(const Controller&) = delete;
   Controller& operator=(const Controller&) = delete;
@@ -86,11 +87,14 @@ class Controller {
 
  private:
   void work();
+  void add_worker();
 
   const std::string_view name_;
-  const int workers_;
+  const std::size_t workers_;
   kube::WorkQueue queue_;
-  std::vector<std::jthread> threads_;
+  std::mutex mu_;
+  std::vector<std::thread> threads_;  // guarded by mu_
+  bool stopping_ = false;             // guarded by mu_
 };
 
 }  // namespace hawser::controllers
