@@ -11,6 +11,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import harness  # noqa: E402
 import errors_test  # noqa: E402
+import fault_test  # noqa: E402
 import kill_test  # noqa: E402
 import kubectl_test  # noqa: E402
 import leftovers  # noqa: E402
@@ -18,7 +19,7 @@ import network_test  # noqa: E402
 import workload_test  # noqa: E402
 from harness import Cluster, Environment, LabError, ROOT  # noqa: E402
 
-MODULES = (kubectl_test, workload_test, network_test, errors_test, kill_test)
+MODULES = (kubectl_test, workload_test, network_test, errors_test, kill_test, fault_test)
 
 
 @contextlib.contextmanager
