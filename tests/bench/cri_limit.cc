@@ -45,7 +45,8 @@ agent::SandboxConfig sandbox_config(int i) {
   c.uid = "limit-uid-" + std::to_string(i);
   c.log_directory = "/run/hawser-cri-limit/" + c.name;
   c.cgroup_parent = "/limit";
-  c.labels = {{agent::kLabelPodName, c.name}, {agent::kLabelPodNamespace, c.ns}, {agent::kLabelPodUid, c.uid}};
+  // Not the labels of a pod: the node's agent would take these for pods that the API has deleted, and end them.
+  c.labels = {{"app", "hawser-cri-limit"}};
   return c;
 }
 

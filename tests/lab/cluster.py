@@ -9,6 +9,7 @@ the machine's own network; the API server also answers on 127.0.0.1 through a so
    control    node-1      node-2      node-3
    192.0.2.10 192.0.2.11  192.0.2.12  192.0.2.13"""
 import base64
+import contextlib
 import hashlib
 import http.client
 import json
@@ -32,6 +33,7 @@ ROUTER, OUTSIDE_ROUTER = "192.0.2.1", "198.51.100.1"
 CLUSTER_CIDR, SERVICE_CIDR = "10.244.0.0/16", "10.96.0.0/16"
 # A node's containerd watches folders; the default of 128 inotify instances a user is too small for three of them.
 SYSCTLS = {"fs.inotify.max_user_instances": 8192, "fs.inotify.max_user_watches": 524288}
+CNI_CACHE = "/var/lib/cni"
 IMAGES = {"echo": "localhost/hawser-echo:1", "pause": "localhost/hawser-pause:1", "busybox": "localhost/hawser-busybox:1"}
 
 CONTAINERD_CONFIG = """version = 2
@@ -123,9 +125,11 @@ class Cluster:
         except OSError as e:
             raise LabError(f"127.0.0.1:{api_port} for the API server: {e.strerror}; free it or give --api-port") from e
         self.api_socket.listen(1024)
-        state = {"sysctls": {n: sysctl(n) for n in SYSCTLS}, "api_port": self.api_socket.getsockname()[1]}
+        state = {"sysctls": {n: sysctl(n) for n in SYSCTLS}, "api_port": self.api_socket.getsockname()[1],
+                 "made_cni_cache": not os.path.isdir(CNI_CACHE)}
         with open(self._path("state.json"), "w") as f:
             json.dump(state, f)
+        os.makedirs(CNI_CACHE, exist_ok=True)  # a place for each host to mount its own on
         for name, least in SYSCTLS.items():
             if int(state["sysctls"][name]) < least:
                 sysctl(name, least)
@@ -247,6 +251,9 @@ class Cluster:
         if self.exists():
             for name, value in self._state()["sysctls"].items():
                 sysctl(name, value)
+            if self._state().get("made_cni_cache"):
+                with contextlib.suppress(OSError):
+                    os.rmdir(CNI_CACHE)
         shutil.rmtree(self.folder, ignore_errors=True)
         if os.path.exists(self.folder):
             raise LabError(f"{self.folder} could not be removed")
