@@ -419,6 +419,14 @@ TEST_F(HttpTest, UnknownKindsAreNoCustomResources) {
   EXPECT_FALSE(send("GET", "/apis").body.contains("apiextensions"));
 }
 
+TEST_F(HttpTest, AllNamespacesTogetherAreReadOnly) {
+  create("configmaps", R"({"metadata":{"name":"c"}})");
+  EXPECT_EQ(send("DELETE", "/api/v1/configmaps").status, 405);
+  EXPECT_EQ(send("POST", "/api/v1/configmaps", R"({"metadata":{"name":"d","namespace":"default"}})").status, 405);
+  EXPECT_TRUE(get("configmaps", "c"));
+  EXPECT_EQ(send("DELETE", "/api/v1/namespaces/default/configmaps").status, 200);
+}
+
 TEST_F(HttpTest, PrettyOnRequest) {
   create("configmaps", R"({"metadata":{"name":"p"},"data":{"k":"a \"{[,:]}\" \\","e":""}})");
   const std::string path = "/api/v1/namespaces/default/configmaps/p";

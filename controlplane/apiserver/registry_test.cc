@@ -208,6 +208,19 @@ TEST_F(RegistryTest, FinalizerHoldsAnObjectUntilItIsRemoved) {
   EXPECT_FALSE(get("configmaps", "m"));
 }
 
+TEST_F(RegistryTest, NothingDelaysADeletionThatRuns) {
+  create("configmaps", R"({"metadata":{"name":"c","finalizers":["example.com/a"]}})");
+  ASSERT_TRUE(remove("configmaps", "c"));
+  EXPECT_EQ(
+      error_of(merge("configmaps", "c", R"({"metadata":{"finalizers":["example.com/a","example.com/b"]}})")),
+      "422 Invalid: ConfigMap \"c\" is invalid: metadata.finalizers: Forbidden: no new finalizers can be added if "
+      "the object is being deleted, found new finalizers []string{\"example.com/b\"}");
+  auto last = merge("configmaps", "c", R"({"metadata":{"finalizers":null}})");
+  ASSERT_TRUE(last);
+  EXPECT_FALSE(kube::obj(*(*last)->object, {"metadata"}).contains("finalizers"));
+  EXPECT_EQ(get("configmaps", "c").error().code, 404);
+}
+
 TEST_F(RegistryTest, PropagationPolicyBecomesAFinalizer) {
   create("configmaps", R"({"metadata":{"name":"a"}})");
   create("configmaps", R"({"metadata":{"name":"b"}})");

@@ -276,9 +276,11 @@ Expected<EntryPtr> Registry::try_update(const Kind& k, const EntryPtr& current, 
   if (dry_run) return dry_entry(std::move(next), current->revision);
   if (vanishes) {
     if (is_service(k)) c.allocation = ServiceAllocator::release(old);
-  } else {
-    c.object = std::move(next);
+    auto gone = commit(std::move(c));
+    if (!gone || !*gone) return gone;
+    return dry_entry(std::move(next), (*gone)->revision);  // an update shows its object, even the last one
   }
+  c.object = std::move(next);
   if (is_kind(k, "", "events")) {
     auto lease = event_lease();
     if (!lease) return std::unexpected(lease.error());

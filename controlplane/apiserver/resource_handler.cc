@@ -56,6 +56,9 @@ struct ResourceHandler::Context {
 
 std::string_view ResourceHandler::verb(const http::Request& r, const Route& route) {
   bool named = !route.name.empty();
+  // All namespaces together can be read, not written: DELETE /api/v1/pods is a slip, not a wish.
+  bool everywhere = route.kind->namespaced && route.ns.empty();
+  if (everywhere && r.method != "GET" && r.method != "HEAD") return "";
   if (r.method == "GET" || r.method == "HEAD") {
     if (route.watch_path) return "watch";
     if (named) return "get";

@@ -155,6 +155,15 @@ TEST(ProtoBody, DeleteOptionsAndEviction) {
   EXPECT_EQ(kube::str(*e, {"deleteOptions", "propagationPolicy"}), "Background");
 }
 
+TEST(ProtoBody, EveryServedKind) {
+  for (auto& k : schema::kinds()) {
+    auto o = from_protobuf(envelope(k.group_version(), std::string(k.kind), bytes(1, bytes(1, "n"))));
+    ASSERT_TRUE(o) << k.kind << ": " << o.error().message;
+    EXPECT_EQ(kube::name(*o), "n") << k.kind;
+    EXPECT_TRUE(schema::conform(k, std::move(*o), schema::FieldValidation::kStrict)) << k.kind;
+  }
+}
+
 TEST(ProtoBody, MalformedIsRefused) {
   auto good = envelope("v1", "ConfigMap", bytes(1, bytes(1, "m")));
   for (std::size_t n = 0; n < good.size(); ++n) {

@@ -102,6 +102,21 @@ void validate_selector_requirement(const Object& r, const std::string& path, Fie
       e.invalid(at(at(path, "values"), i), values[i], check_label_value(values[i].get_string()));
 }
 
+// What is being deleted must come to an end.
+void validate_no_new_finalizers(const Object& old, const Object& o, FieldErrors& e) {
+  if (!kube::deleting(old)) return;
+  const auto& before = kube::arr(old, {"metadata", "finalizers"});
+  std::vector<std::string> added;
+  for (const auto& f : kube::arr(o, {"metadata", "finalizers"}))
+    if (f.is_string() && std::ranges::find(before, f) == before.end())
+      added.push_back(fmt::format("\"{}\"", std::string_view(f.get_string())));
+  if (added.empty()) return;
+  e.forbidden(
+      "metadata.finalizers",
+      fmt::format("no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+                  fmt::join(added, ", ")));
+}
+
 }  // namespace
 
 void validate_labels(const Object& labels, const std::string& path, FieldErrors& e) {
@@ -162,6 +177,7 @@ void validate_metadata_update(const Object& old, const Object& o, FieldErrors& e
   for (auto field :
        {"name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"})
     check_immutable(before, after, field, e);
+  validate_no_new_finalizers(old, o, e);
   validate_common(o, e);
 }
 
