@@ -52,7 +52,8 @@ TEST_F(CniTest, SecondAddOfOneInterfaceFailsAndTheFirstStillWorks) {
   EXPECT_EQ(other.status, 1) << "another container, the same interface in the same namespace";
   EXPECT_THAT(other.out, HasSubstr("\"code\":101"));
   EXPECT_TRUE(node_->ok("ip addr add 10.244.1.0/32 dev lo; ping -c1 -W1 10.244.1.2"));
-  auto status = run("ADD", "c3", pod().path(), conf());
+  auto third = pod();
+  auto status = run("ADD", "c3", third.path(), conf());
   EXPECT_EQ(address(status), "10.244.1.4/32") << "the failed ADD took .3 and gave it back; it rests";
   EXPECT_EQ(node_->sh("ip -o link show type veth | wc -l"), "2\n");
 }
@@ -109,8 +110,8 @@ TEST_F(CniTest, CheckNamesEachDifference) {
   EXPECT_THAT(check().out, HasSubstr("is missing"));
 }
 
-TEST_F(CniTest, FiftyAtOnceGetFiftyAddresses) {
-  constexpr int kPods = 50;
+TEST_F(CniTest, HundredAtOnceGetAHundredAddresses) {
+  constexpr int kPods = 100;
   std::vector<Host> pods;
   for (int i = 0; i < kPods; i++) pods.push_back(pod());
   std::vector<Ran> ran(kPods);
