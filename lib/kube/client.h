@@ -50,6 +50,9 @@ struct ListOptions {
   std::string ns;  // empty: all namespaces (or a cluster-scoped kind)
   std::string label_selector;
   std::string field_selector;
+  // Called with each object as it comes, to drop what the caller never reads: lists of thousands of large objects then
+  // cost little memory. A client that holds the objects anyway may leave it out.
+  std::function<void(Object&)> trim;
 };
 struct ObjectList {
   std::string resource_version;

@@ -68,10 +68,11 @@ std::string api_version(const Resource& r) {
 }
 
 // An object of a list or a watch as we keep it.
-ObjectPtr slim(const Resource& r, Object o) {
+ObjectPtr slim(const Resource& r, const ListOptions& options, Object o) {
   if (!o.contains("kind")) o["kind"] = r.kind;
   if (!o.contains("apiVersion")) o["apiVersion"] = api_version(r);
   if (Value* meta = o.if_contains("metadata"); meta && meta->is_object()) meta->get_object().erase("managedFields");
+  if (options.trim) options.trim(o);
   return std::make_shared<const Object>(std::move(o));
 }
 
@@ -128,7 +129,8 @@ struct HttpClient::Impl {
   Result<http::Response> send(http::Request r);
   Result<Value> send_json(http::Request r);
   Result<ObjectPtr> send_object(http::Request r);
-  Result<std::string> list_page(const Resource& r, const std::string& query, const std::string& path, ObjectList& out);
+  Result<std::string> list_page(const Resource& r, const ListOptions& options, const std::string& query,
+                                ObjectList& out);
 
   http::Client http;
   const ClientConfig config;
@@ -188,15 +190,15 @@ Result<ObjectPtr> HttpClient::Impl::send_object(http::Request r) {
 }
 
 // Appends one page; returns the token of the next, "" after the last.
-Result<std::string> HttpClient::Impl::list_page(const Resource& r, const std::string& query, const std::string& path,
+Result<std::string> HttpClient::Impl::list_page(const Resource& r, const ListOptions& options, const std::string& query,
                                                 ObjectList& out) {
-  auto v = send_json({.target = path + "?" + query});
+  auto v = send_json({.target = collection(r, options.ns) + "?" + query});
   if (!v) return propagate(v);
   Object& page = v->get_object();
   out.resource_version = str(page, {"metadata", "resourceVersion"});
   if (Value* items = page.if_contains("items"); items && items->is_array())
     for (Value& o : items->get_array())
-      if (o.is_object()) out.items.push_back(slim(r, std::move(o.get_object())));
+      if (o.is_object()) out.items.push_back(slim(r, options, std::move(o.get_object())));
   return std::string(str(page, {"metadata", "continue"}));
 }
 
@@ -227,17 +229,16 @@ Result<ObjectPtr> HttpClient::get(const Resource& r, std::string_view ns, std::s
 }
 
 Result<ObjectList> HttpClient::list(const Resource& r, const ListOptions& o) {
-  const std::string path = collection(r, o.ns);
   ObjectList out;
   std::string next;
   do {
     std::string query = fmt::format("limit={}{}", kPageSize, selectors(o));
     if (!next.empty()) query += "&continue=" + http::percent_encode(next);
-    auto page = impl_->list_page(r, query, path, out);
+    auto page = impl_->list_page(r, o, query, out);
     if (!page && is_gone(page.error()) && !next.empty()) {
       // The pages' snapshot was compacted between two of them: read the whole at once instead.
       out.items.clear();
-      page = impl_->list_page(r, "limit=0" + selectors(o), path, out);
+      page = impl_->list_page(r, o, "limit=0" + selectors(o), out);
     }
     if (!page) return propagate(page);
     next = std::move(*page);
@@ -287,8 +288,8 @@ namespace {
 // Turns the body of a watch into events: one JSON object a line.
 class WatchReader {
  public:
-  WatchReader(const Resource& r, const std::function<bool(const WatchEvent&)>& on_event)
-      : resource_(r), on_event_(on_event) {}
+  WatchReader(const Resource& r, const ListOptions& options, const std::function<bool(const WatchEvent&)>& on_event)
+      : resource_(r), options_(options), on_event_(on_event) {}
   // False to stop: the caller wants no more, or error() is set.
   bool feed(std::string_view data) {
     while (!data.empty()) {
@@ -323,13 +324,14 @@ class WatchReader {
     if (type == "ERROR") return failed(Status::from_json(object->get_object()).to_error());
     auto known = event_type(type);
     if (!known) return true;  // from a newer server
-    return on_event_({*known, slim(resource_, std::move(object->get_object()))});
+    return on_event_({*known, slim(resource_, options_, std::move(object->get_object()))});
   }
   bool failed(Error e) {
     error_ = std::move(e);
     return false;
   }
   const Resource& resource_;
+  const ListOptions& options_;
   const std::function<bool(const WatchEvent&)>& on_event_;
   std::string line_;  // the beginning of one whose end has not come
   std::optional<Error> error_;
@@ -345,7 +347,7 @@ Result<> HttpClient::watch(const Resource& r, const WatchOptions& o,
   if (!o.resource_version.empty()) request.target += "&resourceVersion=" + http::percent_encode(o.resource_version);
   request.headers.set("User-Agent", impl_->user_agent);
   request.headers.set("Accept", "application/json");
-  WatchReader reader(r, on_event);
+  WatchReader reader(r, o, on_event);
   http::Response answer;
   for (bool fresh_token : {false, true}) {
     impl_->sign(request, fresh_token);
