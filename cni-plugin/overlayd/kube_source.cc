@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include <malloc.h>
 #include <sys/socket.h>
 
 #include "lib/base/log.h"
@@ -25,7 +26,11 @@ KubeSource::KubeSource(KubeSourceOptions options, kube::Client& client)
   publisher_ = std::make_unique<BoundedRunner>(
       BoundedRunnerOptions{.retry_interval = std::chrono::seconds(3), .max_interval = std::chrono::hours(24)},
       [this] { return publish_now(); });
-  informer_ = std::make_unique<kube::Informer>(client_, kube::kNodes);
+  kube::ListOptions list;
+  list.trim = [name = options_.node, prefix = options_.annotation_prefix](kube::Object& o) {
+    trim_node(o, prefix, kube::name(o) == name);
+  };
+  informer_ = std::make_unique<kube::Informer>(client_, kube::kNodes, std::move(list));
 }
 
 KubeSource::~KubeSource() {
@@ -42,6 +47,7 @@ void KubeSource::start(std::function<void()> on_change) {
                             std::lock_guard l(mu_);
                             nodes_known_ = true;
                           }
+                          ::malloc_trim(0);  // what thousands of whole Nodes took on their way in
                           on_change_();
                         }});
 }

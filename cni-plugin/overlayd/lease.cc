@@ -88,6 +88,24 @@ Cidr Lease::pod_cidr(int family) const {
   return {};
 }
 
+void trim_node(kube::Object& node, std::string_view prefix, bool with_conditions) {
+  json::object annotations;
+  for (const auto& [key, value] : kube::obj(node, {"metadata", "annotations"})) {
+    if (key.starts_with(prefix)) annotations[key] = value;
+  }
+  // Made anew rather than erased from, which would keep the space.
+  json::object metadata, spec, status;
+  auto keep = [&](json::object& into, const char* part, const char* field) {
+    if (const auto* v = kube::find(node, {part, field})) into[field] = *v;
+  };
+  for (const char* field : {"name", "uid", "resourceVersion"}) keep(metadata, "metadata", field);
+  metadata["annotations"] = std::move(annotations);
+  for (const char* field : {"podCIDR", "podCIDRs"}) keep(spec, "spec", field);
+  keep(status, "status", "addresses");
+  if (with_conditions) keep(status, "status", "conditions");
+  node = json::object{{"metadata", std::move(metadata)}, {"spec", std::move(spec)}, {"status", std::move(status)}};
+}
+
 IpAddr overwritten_address(const kube::Object& node, std::string_view prefix, int family) {
   const auto& keys = family == AF_INET ? kKeys[0] : kKeys[1];
   for (const char* key : {keys.public_ip_overwrite, keys.node_public_ip}) {

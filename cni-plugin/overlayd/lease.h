@@ -37,6 +37,9 @@ struct Lease {
 
 // Annotations that cannot be read are as if absent: a peer's mistake must not stop the others.
 [[nodiscard]] Lease read_lease(const kube::Object& node, std::string_view prefix);
+// Leaves of a Node what this header reads; conditions only `with_conditions`. A kubelet's Node is twenty times as
+// large.
+void trim_node(kube::Object& node, std::string_view prefix, bool with_conditions);
 // What annotations `public-ip-overwrite` (flannel's) or `node-public-ip` (k3s') order to be told to peers.
 [[nodiscard]] IpAddr overwritten_address(const kube::Object& node, std::string_view prefix, int family);
 // The node's InternalIP of that family, or an invalid address.

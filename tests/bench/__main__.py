@@ -8,10 +8,11 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import cni  # noqa: E402
 import footprint  # noqa: E402
+import overlay  # noqa: E402
 import pods  # noqa: E402
 from report import Report  # noqa: E402
 
-BENCHMARKS = {"pods": pods, "footprint": footprint, "cni": cni}
+BENCHMARKS = {"pods": pods, "footprint": footprint, "cni": cni, "overlay": overlay}
 
 
 def main():
