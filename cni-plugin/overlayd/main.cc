@@ -9,6 +9,7 @@
 #include <malloc.h>
 #include <unistd.h>
 
+#include "cni-plugin/collect/leak_collector.h"
 #include "cni-plugin/overlayd/daemon.h"
 #include "cni-plugin/overlayd/etcd_source.h"
 #include "cni-plugin/overlayd/flannel_args.h"
@@ -275,6 +276,8 @@ Result<> serve(Flags& f, netlink::Rtnl& rtnl, nft::KernelNft& nft) {
   if (!monitor) return propagate(monitor);
   metrics::Registry registry;
   registry.add_process_metrics();
+  auto collector = cni::LeakCollector::start({.run_dir = f.options.paths.run_dir}, registry);
+  if (!collector) return propagate(collector);
   overlay::Daemon daemon(f.options, *source->subnets, {rtnl, nft, *monitor}, registry);
   overlay::Prober prober(
       probe_options(f), [&] { return daemon.probe_targets(); },

@@ -54,7 +54,10 @@ std::vector<Cidr> read_subnet_env(const FilePaths& paths) {
 
 std::string conflist_text(const std::string& node_file) {
   namespace json = boost::json;
-  json::object plugin{{"type", "hawser"}};
+  // What the plugin honours beside addresses (cni-plugin/capabilities.h); a runtime passes on nothing else.
+  json::object capabilities;
+  for (const char* c : {"portMappings", "bandwidth", "ips", "mac", "dns"}) capabilities[c] = true;
+  json::object plugin{{"type", "hawser"}, {"capabilities", capabilities}};
   if (node_file != kDefaultNodeFile) plugin["nodeFile"] = node_file;
   json::object list{{"cniVersion", "1.0.0"}, {"name", "hawser"}, {"plugins", json::array{plugin}}};
   return json::serialize(list) + "\n";

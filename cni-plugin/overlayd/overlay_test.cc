@@ -75,23 +75,6 @@ TEST(ReadLease, OverwriteWinsAndNonsenseReadsAsAbsent) {
   EXPECT_THAT(l.pod_cidrs, ElementsAre(cidr("10.244.2.0/24")));
 }
 
-TEST(TrimNode, KeepsWhatALeaseIsReadFrom) {
-  auto node = object(R"({"kind":"Node","metadata":{"name":"n","uid":"u","resourceVersion":"7","labels":{"a":"b"},
-      "annotations":{"p/public-ip":"192.0.2.12","other":"x"}},"spec":{"podCIDR":"10.244.2.0/24","taints":[]},
-      "status":{"addresses":[{"type":"InternalIP","address":"192.0.2.12"}],"conditions":[{"type":"Ready"}],
-      "images":[{}]}})");
-  const auto before = read_lease(node, "p");
-  auto own = node;
-  trim_node(node, "p", false);
-  trim_node(own, "p", true);
-  EXPECT_EQ(read_lease(node, "p"), before);
-  EXPECT_EQ(internal_ip(node, AF_INET), ip("192.0.2.12"));
-  EXPECT_EQ(kube::resource_version(node), "7");
-  for (const char* gone : {"labels", "other", "images", "conditions", "taints"})
-    EXPECT_FALSE(boost::json::serialize(node).contains(gone)) << gone;
-  EXPECT_TRUE(boost::json::serialize(own).contains("conditions"));
-}
-
 TEST(Publication, WritesOnceAndThenNothing) {
   Publication p{.lease = lease(1)};
   auto node = object(R"({"metadata":{"name":"node-1"},"spec":{}})");
@@ -301,7 +284,8 @@ TEST(NodeFiles, TextsAndAtomicWrites) {
             "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_IPV6_NETWORK=fd00::/16\n"
             "FLANNEL_IPV6_SUBNET=fd00:1::1/64\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n");
   EXPECT_EQ(conflist_text("/run/hawser/node.json"),
-            "{\"cniVersion\":\"1.0.0\",\"name\":\"hawser\",\"plugins\":[{\"type\":\"hawser\"}]}\n");
+            "{\"cniVersion\":\"1.0.0\",\"name\":\"hawser\",\"plugins\":[{\"type\":\"hawser\",\"capabilities\":{"
+            "\"portMappings\":true,\"bandwidth\":true,\"ips\":true,\"mac\":true,\"dns\":true}}]}\n");
   EXPECT_THAT(conflist_text("/x/node.json"), HasSubstr("\"nodeFile\":\"/x/node.json\""));
   FilePaths paths{.run_dir = dir.file("run"), .cni_conf_dir = dir.file("cni")};
   EXPECT_EQ(write_files(paths, n, true)->size(), 3u);
