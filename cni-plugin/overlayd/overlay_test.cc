@@ -75,6 +75,23 @@ TEST(ReadLease, OverwriteWinsAndNonsenseReadsAsAbsent) {
   EXPECT_THAT(l.pod_cidrs, ElementsAre(cidr("10.244.2.0/24")));
 }
 
+TEST(TrimNode, KeepsWhatALeaseIsReadFrom) {
+  auto node = object(R"({"kind":"Node","metadata":{"name":"n","uid":"u","resourceVersion":"7","labels":{"a":"b"},
+      "annotations":{"p/public-ip":"192.0.2.12","other":"x"}},"spec":{"podCIDR":"10.244.2.0/24","taints":[]},
+      "status":{"addresses":[{"type":"InternalIP","address":"192.0.2.12"}],"conditions":[{"type":"Ready"}],
+      "images":[{}]}})");
+  const auto before = read_lease(node, "p");
+  auto own = node;
+  trim_node(node, "p", false);
+  trim_node(own, "p", true);
+  EXPECT_EQ(read_lease(node, "p"), before);
+  EXPECT_EQ(internal_ip(node, AF_INET), ip("192.0.2.12"));
+  EXPECT_EQ(kube::resource_version(node), "7");
+  for (const char* gone : {"labels", "other", "images", "conditions", "taints"})
+    EXPECT_FALSE(boost::json::serialize(node).contains(gone)) << gone;
+  EXPECT_TRUE(boost::json::serialize(own).contains("conditions"));
+}
+
 TEST(Publication, WritesOnceAndThenNothing) {
   Publication p{.lease = lease(1)};
   auto node = object(R"({"metadata":{"name":"node-1"},"spec":{}})");
