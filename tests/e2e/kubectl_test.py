@@ -4,7 +4,7 @@ import json
 import subprocess
 import time
 
-from harness import BUSYBOX, ECHO, check
+from harness import BUSYBOX, ECHO, check, condition
 
 MANIFEST = f"""
 apiVersion: v1
@@ -149,11 +149,11 @@ def case_watch(e):
 @every_kubectl
 def case_rollout(e):
     e.deployment("web", 3)
-    e.kubectl("set", "image", "deployment/web", f"hawser-echo={BUSYBOX}")
-    # busybox's shell ends at once, so the new revision cannot become available and the old pods stay.
-    e.wait("a failing new pod", lambda: len(e.pods("app=web")) > 3)
-    ready = [p for p in e.pods("app=web") if p["status"].get("phase") == "Running" and p["spec"]["containers"][0]["image"] == ECHO]
-    check(len(ready) >= 2, f"maxUnavailable 25 % of 3 keeps 3 (rounded down), {len(ready)} are there")
+    # An image that does not exist: the new revision never becomes available, so all old pods stay (25 % of 3, rounded down, may be away).
+    e.kubectl("set", "image", "deployment/web", "hawser-echo=localhost/no-such-image:9")
+    e.wait("a new pod that cannot start", lambda: len(e.pods("app=web")) == 4)
+    ready = [p for p in e.pods("app=web") if condition(p, "Ready") and p["spec"]["containers"][0]["image"] == ECHO]
+    check(len(ready) == 3, f"{len(ready)} of 3 old pods are Ready while the new one cannot start")
     check("REVISION" in e.kubectl("rollout", "history", "deployment/web"), "history")
     e.kubectl("rollout", "undo", "deployment/web")
     e.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
