@@ -176,7 +176,8 @@ void kill_at_every_write(const std::function<void(Disk&)>& setup, const std::fun
     auto p = open_pool(d);
     // Everything can be taken, no address twice, and after GC (keep none) all five are free again.
     std::set<IpAddr> held;
-    for (const auto& h : *p.list()) EXPECT_TRUE(held.insert(h.address).second);
+    const auto listed = p.list();  // a temporary in the loop's head would die before its body (until C++23's P2718)
+    for (const auto& h : *listed) EXPECT_TRUE(held.insert(h.address).second);
     for (int i = 100; auto a = p.take(owner(i), at(100)); i++)
       EXPECT_TRUE(held.insert(*a).second) << a->text() << " given out twice";
     EXPECT_EQ(held.size(), 5u) << "an address leaked";

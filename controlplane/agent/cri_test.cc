@@ -204,7 +204,7 @@ TEST_F(CriTest, EnvironmentAndVolumes) {
   ASSERT_TRUE(api_.update(kube::kConfigMaps, cm));
   const auto file = fmt::format("{}/agent/pods/{}/volumes/kubernetes.io~configmap/c/greeting", g_containerd->folder(),
                                 kube::uid(pod("vol")));
-  EXPECT_TRUE(eventually([&] { return read_file(file).value_or("") == "bye"; }, 10s));
+  EXPECT_TRUE(eventually([&] { return read_file(file).value_or("") == "bye"; }, 30s));
 }
 
 TEST_F(CriTest, EachFaultHasItsReason) {
@@ -233,7 +233,7 @@ TEST_F(CriTest, EachFaultHasItsReason) {
       api_.create(kube::kSecrets, "default",
                   boost::json::parse(R"({"metadata": {"name": "gone", "namespace": "default"}, "data": {"k": "eA=="}})")
                       .as_object()));
-  EXPECT_TRUE(eventually([&] { return ready("nosecret"); }, 20s));
+  EXPECT_TRUE(eventually([&] { return ready("nosecret"); }, 20s)) << boost::json::serialize(pod("nosecret"));
 }
 
 TEST_F(CriTest, ProbesDecide) {

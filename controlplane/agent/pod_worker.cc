@@ -308,6 +308,9 @@ std::optional<WallTime> PodWorker::tick() {
     if (!progress) {
       // A failure has just set a hold: its reason belongs into the status, and its end into the wake-up.
       if (!plan.actions.empty()) {
+        // The hold began after this round did: seen from the round's own time it would look like one of the future, and
+        // so as over.
+        state_.now = ctx_.clock.wall();
         const Plan after = step(*spec_, state_);
         publish(after);
         age_holds(wake);

@@ -89,7 +89,8 @@ class CrashTest : public hawser::testing::CniFixture {
   std::set<std::string> held() {
     std::set<std::string> out;
     auto store = cni::ipam::Store::open(dir_.file("ipam") + "/net");
-    for (const auto& h : *store->list()) {
+    const auto held = store->list();  // a temporary in the loop's head would die before its body
+    for (const auto& h : *held) {
       EXPECT_TRUE(out.insert(h.address.text()).second) << h.address.text() << " is held twice";
     }
     return out;
