@@ -46,7 +46,7 @@ TEST(ParseLogLine, TakesAnyBytes) {
   for (int i = 0; i < 20000; ++i) {
     std::string line;
     for (int n = static_cast<int>((x = x * 1664525 + 1013904223) >> 27); n > 0; --n)
-      line += "t stdoutFP:\0\n\xff"[(x = x * 1664525 + 1013904223) >> 28];
+      line += "t stdoutFP:\0\n\xff "[(x = x * 1664525 + 1013904223) >> 28];
     const auto r = parse_log_line(line);
     EXPECT_TRUE(!r || r->text.size() <= line.size());
   }
