@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The compiled part of {fmt}. Debian has libfmt only as a shared library, which brings the shared libstdc++ with it.
-// These are the definitions that <fmt/format.h> declares extern; the linker then has no use left for the shared library.
+// These are the definitions that <fmt/format.h> declares extern; the linker then has no use left for the shared
+// library.
 #include <fmt/format-inl.h>
 
 FMT_BEGIN_NAMESPACE
