@@ -2,6 +2,7 @@
 #include "cni-plugin/ipam/pool.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <span>
 
@@ -88,25 +89,37 @@ Result<> Pool::hold(std::uint32_t slot, const Owner& owner, MonoTime now) {
   rec.time_ns = now.time_since_epoch().count();
   std::ranges::copy(owner.container, rec.container.begin());
   std::ranges::copy(owner.ifname, rec.ifname.begin());
-  if (auto r = write_tag(slot, tag_of(owner)); !r) return r;
-  if (auto r = write_record(slot, rec); !r) return r;
+  // The cursor first: a writer killed after it has wasted a slot for the quarantine, one killed before it would make
+  // each later search walk over the slots of all that were.
   header_.cursor = slot;
-  return file_->write(0, bytes_of(header_));
+  if (auto r = file_->write(0, bytes_of(header_)); !r) return r;
+  if (auto r = write_tag(slot, tag_of(owner)); !r) return r;
+  return write_record(slot, rec);
 }
 
 Result<std::optional<std::uint32_t>> Pool::choose(MonoTime now) {
   std::optional<std::uint32_t> resting;
   std::int64_t resting_since = 0;
+  std::array<Record, kPageBytes / sizeof(Record)> page;
+  std::uint32_t page_first = 0;
+  std::uint32_t page_records = 0;
   for (std::uint32_t i = 1; i <= header_.slots; i++) {
-    std::uint32_t slot = (header_.cursor + i) % header_.slots;
+    const std::uint32_t slot = (header_.cursor + i) % header_.slots;
     if (tags_[slot] != 0 || !usable(slot)) continue;
-    auto rec = read_record(slot);
-    if (!rec) return propagate(rec);
-    if (rec->state != State::kFreed || now.time_since_epoch().count() - rec->time_ns >= kQuarantine.count())
-      return slot;
-    if (!resting || rec->time_ns < resting_since) {
+    if (slot < page_first || slot >= page_first + page_records) {
+      page_first = slot;
+      page_records = std::min<std::uint32_t>(page.size(), header_.slots - slot);
+      const auto into = std::as_writable_bytes(std::span(page).first(page_records));
+      if (auto r = file_->read(record_offset(header_.slots, slot),
+                               {reinterpret_cast<std::uint8_t*>(into.data()), into.size()});
+          !r)
+        return propagate(r);
+    }
+    const Record& rec = page[slot - page_first];
+    if (rec.state != State::kFreed || now.time_since_epoch().count() - rec.time_ns >= kQuarantine.count()) return slot;
+    if (!resting || rec.time_ns < resting_since) {
       resting = slot;
-      resting_since = rec->time_ns;
+      resting_since = rec.time_ns;
     }
   }
   return resting;
