@@ -9,6 +9,7 @@
 
 #include "proxyd/model/desired_state.h"
 #include "proxyd/model/endpoint_slice_cache.h"
+#include "proxyd/model/options.h"
 #include "proxyd/model/topology.h"
 #include "proxyd/model/tracker.h"
 
@@ -399,6 +400,37 @@ TEST_F(TrackerTest, BadObjectsAreReportedAndTheRestWorks) {
   t_.on_service(nullptr, service("web", "10.96.0.1"));
   EXPECT_EQ(t_.take().state->services.size(), 1u);
   EXPECT_EQ(problems_.size(), 1u);
+}
+
+TEST(TrafficOptions, NodePortAddresses) {
+  const std::vector<IpAddr> node = {ip("192.0.2.11"), ip("2001:db8::11")};
+  EXPECT_THAT(*parse_node_port_addresses({"primary"}, node),
+              ElementsAre(*Cidr::parse("192.0.2.11/32"), *Cidr::parse("2001:db8::11/128")));
+  EXPECT_THAT(*parse_node_port_addresses({"10.1.2.3/8"}, node), ElementsAre(*Cidr::parse("10.0.0.0/8")));
+  for (const auto& wrong : {std::vector<std::string>{"primary", "10.0.0.0/8"}, {"x"}, {"10.0.0.1"}}) {
+    EXPECT_THAT(parse_node_port_addresses(wrong, node).error().text, HasSubstr("nodePortAddresses"));
+  }
+  TrafficOptions o;
+  EXPECT_TRUE(serves_node_ports(o, ip("192.0.2.11")));
+  EXPECT_FALSE(serves_node_ports(o, ip("127.0.0.1")));
+  EXPECT_FALSE(serves_node_ports(o, ip("::1")));
+  o.localhost_node_ports = true;
+  EXPECT_TRUE(serves_node_ports(o, ip("127.0.0.1")));
+  EXPECT_FALSE(serves_node_ports(o, ip("::1")));
+  o.node_port_addresses = {*Cidr::parse("192.0.2.0/24")};
+  EXPECT_TRUE(serves_node_ports(o, ip("192.0.2.11")));
+  EXPECT_FALSE(serves_node_ports(o, ip("198.51.100.1")));
+}
+
+TEST(TrafficOptions, MistakesAreNamed) {
+  EXPECT_TRUE(check({}));
+  EXPECT_THAT(check({.detect_local = DetectLocal::kBridgeInterface}).error().text, HasSubstr("detectLocal"));
+  EXPECT_THAT(
+      check({.detect_local = DetectLocal::kInterfacePrefix, .local_interface = "sixteen-letters-"}).error().text,
+      HasSubstr("detectLocal"));
+  EXPECT_THAT(check({.masquerade_mark = 3}).error().text, HasSubstr("masqueradeBit"));
+  EXPECT_THAT(check({.cluster_cidrs = {*Cidr::parse("10.0.0.0/8"), *Cidr::parse("10.1.0.0/16")}}).error().text,
+              HasSubstr("overlaps"));
 }
 
 }  // namespace

@@ -18,6 +18,7 @@
 #include "lib/base/ip.h"
 #include "lib/nft/object.h"
 #include "lib/nft/rule.h"
+#include "proxyd/model/options.h"
 
 namespace hawser::proxy {
 
@@ -31,9 +32,7 @@ inline constexpr const char* kRejectChain = "reject-no-endpoint";
 inline constexpr std::uint32_t kMasqueradeMark = 0x4000;
 inline constexpr std::uint32_t kAffinityMark = 0x2000;
 
-struct LayoutOptions {
-  std::vector<Cidr> cluster_cidrs;  // pods' addresses; none of a family: no source counts as off-cluster there
-};
+using LayoutOptions = TrafficOptions;
 
 // Sets of one family by role. `local` is the second look-up of externalTrafficPolicy Local.
 enum class SetRole : std::uint8_t {
