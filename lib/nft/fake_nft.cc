@@ -117,7 +117,9 @@ class Applier {
       if (v != nullptr && !v->chain.empty() && !table()->chains.contains(v->chain)) {
         return fail_errno(ENOENT, "nft: add elements to {}: chain {}", o.set, v->chain);
       }
-      if ((*s)->spec.is_map() == std::holds_alternative<std::monostate>(e.data) && !e.interval_end) {
+      const bool has_data = std::holds_alternative<Bytes>(e.data) || v != nullptr;
+      const bool has_end = std::holds_alternative<RangeEnd>(e.data);
+      if (((*s)->spec.is_map() != has_data && !e.interval_end) || (*s)->spec.has_range_ends() != has_end) {
         return fail_errno(EINVAL, "nft: add elements to {}", o.set);
       }
       auto [it, added] = (*s)->elements.try_emplace({e.key, e.interval_end}, e);
@@ -129,8 +131,11 @@ class Applier {
     auto s = set(o.set);
     if (!s) return propagate(s);
     for (const Element& e : o.elements) {
-      if ((*s)->elements.erase({e.key, e.interval_end}) == 0)
+      const auto it = (*s)->elements.find({e.key, e.interval_end});
+      const auto* end = std::get_if<RangeEnd>(&e.data);
+      if (it == (*s)->elements.end() || (end != nullptr && it->second.data != e.data))
         return fail_errno(ENOENT, "nft: delete elements from {}", o.set);
+      (*s)->elements.erase(it);
     }
     return {};
   }

@@ -63,6 +63,13 @@ Set pods_set() {
   return {.name = "pods4", .key = {DataType::kIpv4Addr}, .interval = true};
 }
 
+// Concatenations with a range in their last field.
+Set sources_set() {
+  return {.name = "sources4",
+          .key = {DataType::kIpv4Addr, DataType::kInetProto, DataType::kInetService, DataType::kIpv4Addr},
+          .interval = true};
+}
+
 Bytes vip(const char* ip, std::uint8_t proto, std::uint16_t port) {
   Bytes b;
   b.field(Bytes::ip(*IpAddr::parse(ip))).field(Bytes::u8(proto)).field(Bytes::be16(port));
@@ -104,6 +111,21 @@ std::vector<Rule> every_rule() {
   r.push_back(RuleBuilder("postrouting").match_nfproto(AF_INET).snat(*IpAddr::parse("192.0.2.1")).build());
   r.push_back(
       RuleBuilder("forward").match_ct_state(kCtInvalid, Op::kEq).counter().verdict({Verdict::Kind::kDrop, ""}).build());
+  r.push_back(RuleBuilder("pick").match_iifname("cni0", Op::kNeq).set_mark_bits(0x4000).build());
+  r.push_back(RuleBuilder("pick").match_iifname("veth*", Op::kEq).verdict({Verdict::Kind::kReturn, ""}).build());
+  r.push_back(RuleBuilder("pick")
+                  .match_set({ip_daddr(AF_INET), meta_l4proto(), th_dport(), ip_saddr(AF_INET)}, "sources4")
+                  .verdict({Verdict::Kind::kReturn, ""})
+                  .build());
+  r.push_back(RuleBuilder("pick")
+                  .match_nfproto(AF_INET)
+                  .match_l4proto(17)
+                  .match_fib_saddr_local()
+                  .dnat(IpAddr::v4(0x7f000001), 1)
+                  .build());
+  r.push_back(RuleBuilder("pick").match_nfproto(AF_INET6).dnat(*IpAddr::parse("::1"), 1).build());
+  r.push_back(RuleBuilder("pick").match_echo_request(AF_INET).redirect().build());
+  r.push_back(RuleBuilder("pick").match_echo_request(AF_INET6).redirect().build());
   r.push_back(RuleBuilder("forward").limit_per_second(5, 10).verdict({Verdict::Kind::kAccept, ""}).build());
   return r;
 }
@@ -116,10 +138,14 @@ Transaction every_object() {
   t.add(Chain{"postrouting", BaseHook{"nat", Hook::kPostrouting, 99}});
   t.add(Chain{"forward", BaseHook{"filter", Hook::kForward, 0}});
   t.add(Chain{"pick", {}});
-  for (const Set& s : {eps_map(), services_map(), affinity_map(), pods_set()}) t.add(s);
+  for (const Set& s : {eps_map(), services_map(), affinity_map(), pods_set(), sources_set()}) t.add(s);
   for (Rule& r : every_rule()) t.add(std::move(r));
   t.add_element("services4", {.key = vip("10.96.0.10", 17, 53), .data = Verdict{Verdict::Kind::kGoto, "pick"}});
   for (const Element& e : interval_elements(*Cidr::parse("10.244.0.0/16"))) t.add_element("pods4", e);
+  Element range{.key = vip("10.96.0.10", 17, 53), .data = RangeEnd{vip("10.96.0.10", 17, 53)}};
+  range.key.field(Bytes::ip(*IpAddr::parse("198.51.100.0")));
+  std::get<RangeEnd>(range.data).key.field(Bytes::ip(*IpAddr::parse("198.51.100.255")));
+  t.add_element("sources4", range);
   Bytes slot = vip("10.96.0.10", 17, 53);
   slot.field(Bytes::host32(2));
   Bytes to;
@@ -138,6 +164,7 @@ TEST_F(KernelNftTest, EveryStatementIsListedAsItsText) {
   }
   EXPECT_NE(listed.find("10.96.0.10 . udp . 53 : goto pick"), std::string::npos) << listed;
   EXPECT_NE(listed.find("10.96.0.10 . udp . 53 . 0x00000002 : 10.244.1.5 . 53"), std::string::npos) << listed;
+  EXPECT_NE(listed.find("10.96.0.10 . udp . 53 . 198.51.100.0/24"), std::string::npos) << listed;
   EXPECT_NE(listed.find("10.244.0.0/16"), std::string::npos) << listed;
   EXPECT_NE(listed.find("comment \"made by a test\""), std::string::npos) << listed;
 }

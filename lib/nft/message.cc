@@ -139,6 +139,7 @@ void put_element(nlmsghdr* h, const Element& e, bool with_data) {
   if (e.interval_end) mnl_attr_put_u32(h, NFTA_SET_ELEM_FLAGS, htonl(NFT_SET_ELEM_INTERVAL_END));
   if (with_data && e.timeout_ms != 0) mnl_attr_put_u64(h, NFTA_SET_ELEM_TIMEOUT, htobe64(e.timeout_ms));
   put_data(h, NFTA_SET_ELEM_KEY, e.key);
+  if (const auto* end = std::get_if<RangeEnd>(&e.data)) put_data(h, NFTA_SET_ELEM_KEY_END, end->key);
   if (with_data) {
     if (const auto* d = std::get_if<Bytes>(&e.data)) put_data(h, NFTA_SET_ELEM_DATA, *d);
     if (const auto* v = std::get_if<Verdict>(&e.data)) {
@@ -205,6 +206,12 @@ SetPtr to_nftnl(const Set& s, const char* table, Family family) {
   } else if (!s.data.empty()) {
     nftnl_set_set_u32(r.get(), NFTNL_SET_DATA_TYPE, concat_type(s.data));
     nftnl_set_set_u32(r.get(), NFTNL_SET_DATA_LEN, concat_bytes(s.data));
+  }
+  if (s.has_range_ends()) {
+    std::vector<std::uint8_t> lengths;
+    for (const DataType t : s.key) lengths.push_back(static_cast<std::uint8_t>(type_bytes(t)));
+    nftnl_set_set_u32(r.get(), NFTNL_SET_FLAGS, flags | NFT_SET_CONCAT);
+    nftnl_set_set_data(r.get(), NFTNL_SET_DESC_CONCAT, lengths.data(), static_cast<std::uint32_t>(lengths.size()));
   }
   if (s.size != 0) nftnl_set_set_u32(r.get(), NFTNL_SET_DESC_SIZE, s.size);
   if (!s.comment.empty()) {
@@ -461,6 +468,9 @@ bool decode_elements(const nlmsghdr* h, const std::function<void(const Element&)
         switch (mnl_attr_get_type(a)) {
           case NFTA_SET_ELEM_KEY:
             if (auto k = data_value(a)) e.key = *k;
+            break;
+          case NFTA_SET_ELEM_KEY_END:
+            if (auto k = data_value(a)) e.data = RangeEnd{*k};
             break;
           case NFTA_SET_ELEM_DATA:
             decode_element_data(a, e);

@@ -111,19 +111,27 @@ struct Set {
   std::vector<DataType> key;
   std::vector<DataType> data;  // a map; empty and !verdict_map: a plain set
   bool verdict_map = false;
-  bool interval = false;   // ranges; elements come from interval_elements()
+  // Ranges. Elements come from interval_elements(), or, with more than one key field, say their RangeEnd.
+  bool interval = false;
   bool timeout = false;    // elements may carry a timeout
   bool dynamic = false;    // rules may add elements
   std::uint32_t size = 0;  // 0: unlimited; required for dynamic
   std::string comment;
   [[nodiscard]] bool is_map() const { return verdict_map || !data.empty(); }
+  [[nodiscard]] bool has_range_ends() const { return interval && key.size() > 1; }
   // What decides whether an existing set can serve as this one (comments do not).
   [[nodiscard]] bool compatible(const Set& o) const;
 };
 
+// Instead of data, in a set of concatenations with ranges in them: the last key of the element's range.
+struct RangeEnd {
+  Bytes key;
+  bool operator==(const RangeEnd&) const = default;
+};
+
 struct Element {
   Bytes key;
-  std::variant<std::monostate, Bytes, Verdict> data;
+  std::variant<std::monostate, Bytes, Verdict, RangeEnd> data;
   std::uint64_t timeout_ms = 0;  // 0: the element stays
   bool interval_end = false;
   bool operator==(const Element&) const = default;

@@ -249,6 +249,17 @@ RuleBuilder& RuleBuilder::match_oifname(std::string_view name, Op op) {
   return *this;
 }
 
+RuleBuilder& RuleBuilder::match_iifname(std::string_view name, Op op) {
+  load(meta(NFT_META_IIFNAME, IFNAMSIZ, ""), 0);
+  char buf[IFNAMSIZ] = {};
+  const bool prefix = name.ends_with('*');
+  const std::size_t n = std::min<std::size_t>(name.size() - (prefix ? 1 : 0), IFNAMSIZ - 1);
+  std::memcpy(buf, name.data(), n);
+  cmp(0, op, Bytes({reinterpret_cast<const std::uint8_t*>(buf), prefix ? n : sizeof buf}));
+  say(fmt::format("iifname{}\"{}\"", op_text(op), name));
+  return *this;
+}
+
 RuleBuilder& RuleBuilder::match_fib_daddr_local() {
   return match(fib(NFTA_FIB_F_DADDR, "fib daddr type"), Op::kEq, Bytes::host32(RTN_LOCAL), "local");
 }
@@ -261,6 +272,21 @@ RuleBuilder& RuleBuilder::match_nfproto(int family) {
   known_family_ = family;
   return match(meta(NFT_META_NFPROTO, 1, "meta nfproto"), Op::kEq,
                Bytes::u8(family == AF_INET ? NFPROTO_IPV4 : NFPROTO_IPV6), family == AF_INET ? "ipv4" : "ipv6");
+}
+
+RuleBuilder& RuleBuilder::match_l4proto(std::uint8_t proto) {
+  const char* text = proto == IPPROTO_TCP ? "tcp" : proto == IPPROTO_UDP ? "udp" : "sctp";
+  return match(meta_l4proto(), Op::kEq, Bytes::u8(proto), text);
+}
+
+RuleBuilder& RuleBuilder::match_echo_request(int family) {
+  need_family(family);
+  load(meta_l4proto(), 0);
+  cmp(0, Op::kEq, Bytes::u8(family == AF_INET ? 1 : 58));
+  load(payload(NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1, "", 0), 0);
+  cmp(0, Op::kEq, Bytes::u8(family == AF_INET ? 8 : 128));  // ICMP_ECHO, ICMP6_ECHO_REQUEST
+  say(family == AF_INET ? "icmp type echo-request" : "icmpv6 type echo-request");
+  return *this;
 }
 
 RuleBuilder& RuleBuilder::match_ct_state(std::uint32_t bit, Op op) {
@@ -384,6 +410,29 @@ RuleBuilder& RuleBuilder::dnat_map(int family, const std::vector<Field>& key, st
         {NFTNL_EXPR_NAT_REG_PROTO_MAX, reg(family == AF_INET ? 1 : 4)},
         {NFTNL_EXPR_NAT_FLAGS, std::uint32_t{NF_NAT_RANGE_MAP_IPS | NF_NAT_RANGE_PROTO_SPECIFIED}}}});
   say(fmt::format("dnat {} to {} map @{}", ip_word(family), key_text(key), map));
+  return *this;
+}
+
+RuleBuilder& RuleBuilder::dnat(const IpAddr& to, std::uint16_t port) {
+  need_family(to.family());
+  const unsigned port_word = to.is_v4() ? 1 : 4;
+  add({"immediate", {{NFTNL_EXPR_IMM_DREG, reg(0)}, {NFTNL_EXPR_IMM_DATA, Bytes::ip(to)}}});
+  add({"immediate", {{NFTNL_EXPR_IMM_DREG, reg(port_word)}, {NFTNL_EXPR_IMM_DATA, Bytes::be16(port)}}});
+  add({"nat",
+       {{NFTNL_EXPR_NAT_TYPE, std::uint32_t{NFT_NAT_DNAT}},
+        {NFTNL_EXPR_NAT_FAMILY, std::uint32_t{to.is_v4() ? NFPROTO_IPV4 : NFPROTO_IPV6}},
+        {NFTNL_EXPR_NAT_REG_ADDR_MIN, reg(0)},
+        {NFTNL_EXPR_NAT_REG_ADDR_MAX, reg(0)},
+        {NFTNL_EXPR_NAT_REG_PROTO_MIN, reg(port_word)},
+        {NFTNL_EXPR_NAT_REG_PROTO_MAX, reg(port_word)},
+        {NFTNL_EXPR_NAT_FLAGS, std::uint32_t{NF_NAT_RANGE_MAP_IPS | NF_NAT_RANGE_PROTO_SPECIFIED}}}});
+  say(to.is_v4() ? fmt::format("dnat ip to {}:{}", to, port) : fmt::format("dnat ip6 to [{}]:{}", to, port));
+  return *this;
+}
+
+RuleBuilder& RuleBuilder::redirect() {
+  add({"redir", {}});
+  say("redirect");
   return *this;
 }
 

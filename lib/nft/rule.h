@@ -50,9 +50,13 @@ class RuleBuilder {
   RuleBuilder& match_set(const std::vector<Field>& key, std::string_view set, Op op = Op::kEq);
   RuleBuilder& match_mark(std::uint32_t mask, Op op);  // mark & mask == mask, or != mask
   RuleBuilder& match_oifname(std::string_view name, Op op);
+  // A name that ends in * stands for all that begin so. A packet of this host came in nowhere: its name is empty.
+  RuleBuilder& match_iifname(std::string_view name, Op op);
   RuleBuilder& match_fib_daddr_local();  // the packet is for an address of this host
   RuleBuilder& match_fib_saddr_local();
   RuleBuilder& match_nfproto(int family);
+  RuleBuilder& match_l4proto(std::uint8_t proto);  // IPPROTO_TCP, _UDP or _SCTP
+  RuleBuilder& match_echo_request(int family);
   RuleBuilder& match_ct_state(std::uint32_t bit, Op op);  // NF_CT_STATE_*: see kCtInvalid
   RuleBuilder& match_ct_status_dnat();
 
@@ -70,7 +74,9 @@ class RuleBuilder {
   RuleBuilder& vmap(const std::vector<Field>& key, std::string_view map);
   // dnat to the address and port that `map` has for `key`; no match: the rule ends.
   RuleBuilder& dnat_map(int family, const std::vector<Field>& key, std::string_view map);
+  RuleBuilder& dnat(const IpAddr& to, std::uint16_t port);
   RuleBuilder& snat(const IpAddr& to);
+  RuleBuilder& redirect();  // to this host: the address of the interface it came in, or loopback for the host's own
   RuleBuilder& masquerade(bool fully_random);
   RuleBuilder& reject_tcp_reset();  // implies the match on TCP
   RuleBuilder& reject_port_unreachable();

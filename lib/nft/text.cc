@@ -102,6 +102,7 @@ std::string set_type_text(const Set& s) {
 
 std::string element_text(const Set& s, const Element& e) {
   std::string out = concat_text(s.key, e.key);
+  if (const auto* end = std::get_if<RangeEnd>(&e.data)) out += " - " + concat_text(s.key, end->key);
   if (e.interval_end) out += " interval-end";
   if (const auto* v = std::get_if<Verdict>(&e.data)) out += " : " + verdict_text(*v);
   if (const auto* d = std::get_if<Bytes>(&e.data)) out += " : " + concat_text(s.data, *d);
@@ -110,6 +111,7 @@ std::string element_text(const Set& s, const Element& e) {
 
 std::string raw_element_text(const Element& e) {
   std::string out = hex(e.key);
+  if (const auto* end = std::get_if<RangeEnd>(&e.data)) out += " - " + hex(end->key);
   if (e.interval_end) out += " interval-end";
   if (const auto* v = std::get_if<Verdict>(&e.data)) out += " : " + verdict_text(*v);
   if (const auto* d = std::get_if<Bytes>(&e.data)) out += " : " + hex(*d);

@@ -67,7 +67,7 @@ void Transaction::add_element(std::string_view set, Element e) {
   if (error_) return;
   if (e.key.empty() || e.key.size() > kMaxKeyBytes)
     return latch({EINVAL, fmt::format("set {}: an element without a key", set), {}});
-  const bool is_map = !std::holds_alternative<std::monostate>(e.data);
+  const bool is_map = std::holds_alternative<Bytes>(e.data) || std::holds_alternative<Verdict>(e.data);
   auto* last = ops_.empty() ? nullptr : std::get_if<AddElements>(&ops_.back());
   if (last == nullptr || last->set != set || last->is_map != is_map) {
     if (!name_ok("set", set)) return;
@@ -78,14 +78,18 @@ void Transaction::add_element(std::string_view set, Element e) {
 }
 
 void Transaction::delete_element(std::string_view set, const Bytes& key, bool interval_end) {
+  delete_element(set, Element{.key = key, .interval_end = interval_end});
+}
+
+void Transaction::delete_element(std::string_view set, Element e) {
   if (error_) return;
-  if (key.empty()) return latch({EINVAL, fmt::format("set {}: an element without a key", set), {}});
+  if (e.key.empty()) return latch({EINVAL, fmt::format("set {}: an element without a key", set), {}});
   auto* last = ops_.empty() ? nullptr : std::get_if<DeleteElements>(&ops_.back());
   if (last == nullptr || last->set != set) {
     if (!name_ok("set", set)) return;
     last = &std::get<DeleteElements>(ops_.emplace_back(DeleteElements{std::string(set), {}}));
   }
-  last->elements.push_back({.key = key, .interval_end = interval_end});
+  last->elements.push_back(std::move(e));
   ++count_;
 }
 

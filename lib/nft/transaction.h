@@ -55,7 +55,7 @@ struct AddElements {
 };
 struct DeleteElements {
   std::string set;
-  std::vector<Element> elements;  // data ignored
+  std::vector<Element> elements;  // data ignored, but not a RangeEnd
 };
 using Change = std::variant<AddTable, DeleteTable, AddChain, DeleteChain, AddRule, DeleteRule, FlushChain, AddSet,
                             DeleteSet, FlushSet, AddElements, DeleteElements>;
@@ -72,6 +72,7 @@ class Transaction {
   void add(Set s);
   void add_element(std::string_view set, Element e);  // runs of calls for one set share messages
   void delete_element(std::string_view set, const Bytes& key, bool interval_end = false);
+  void delete_element(std::string_view set, Element e);
   void delete_chain(std::string_view name);
   void delete_rule(std::string_view chain, std::uint64_t handle);
   void delete_set(std::string_view name);
