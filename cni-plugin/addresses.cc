@@ -9,6 +9,7 @@
 #include "cni-plugin/attachment_result.h"
 #include "cni-plugin/delegate.h"
 #include "cni-plugin/ipam/store.h"
+#include "lib/base/log.h"
 
 namespace hawser::cni {
 namespace {
@@ -39,7 +40,7 @@ class BuiltIn final : public AddressSource {
   Outcome<GivenAddresses> add(const NetConf& conf, const ipam::Owner& owner) override {
     auto sets = range_sets(conf);
     if (!sets) return std::unexpected(sets.error());
-    auto store = ipam::Store::open(conf.ipam_folder);
+    auto store = open(conf, *sets);
     if (!store) return store_failure(store);
     auto taken = store->take(*sets, owner, conf.requested);
     if (!taken) return store_failure(taken);
@@ -50,7 +51,11 @@ class BuiltIn final : public AddressSource {
   Outcome<> del(const NetConf& conf, const ipam::Owner& owner) override {
     auto store = ipam::Store::open(conf.ipam_folder);
     if (!store) return store_failure(store);
-    if (auto r = store->give_back(owner); !r) return store_failure(r);
+    auto freed = store->give_back(owner);
+    if (!freed) return store_failure(freed);
+    if (!freed->empty() || conf.host_local.empty()) return {};
+    // A pod of host-local's that was not imported: the ranges were not known yet, or do not have its address.
+    if (auto r = store->forget_host_local(conf.host_local, owner); !r) return store_failure(r);
     return {};
   }
   Outcome<> check(const NetConf& conf, const ipam::Owner& owner, const std::vector<IpAddr>& addresses) override {
@@ -64,12 +69,18 @@ class BuiltIn final : public AddressSource {
     }
     return {};
   }
-  // Done by collect/sweep.h, together with what else an attachment has.
-  Outcome<> gc(const NetConf&) override { return {}; }
+  // The sweep itself is collect/sweep.h's; it must find what host-local has left.
+  Outcome<> gc(const NetConf& conf) override {
+    if (conf.host_local.empty()) return {};
+    auto sets = range_sets(conf);
+    if (!sets) return std::unexpected(sets.error());
+    if (auto store = open(conf, *sets); !store) return store_failure(store);
+    return {};
+  }
   Outcome<> status(const NetConf& conf) override {
     auto sets = range_sets(conf);
     if (!sets) return failure(Code::kNotAvailable, "{}", sets.error().msg);
-    auto store = ipam::Store::open(conf.ipam_folder);
+    auto store = open(conf, *sets);
     if (!store) return as_failure(Code::kNotAvailable, store);
     for (const auto& set : *sets) {
       auto free = store->available(set);
@@ -80,6 +91,14 @@ class BuiltIn final : public AddressSource {
   }
 
  private:
+  static Result<ipam::Store> open(const NetConf& conf, const std::vector<ipam::RangeSet>& sets) {
+    auto store = ipam::Store::open(conf.ipam_folder);
+    if (!store || conf.host_local.empty()) return store;
+    auto imported = store->import_host_local(conf.host_local, sets);
+    if (!imported) return propagate(imported);
+    for (const auto& why : imported->ignored) log::warn("import from host-local: left out: {}", why);
+    return store;
+  }
   Outcome<std::vector<ipam::RangeSet>> range_sets(const NetConf& conf) const {
     if (!conf.ranges.empty()) return conf.ranges;
     if (!node_)
@@ -88,6 +107,9 @@ class BuiltIn final : public AddressSource {
     for (const auto& cidr : node_->pod_cidrs) {
       auto range = ipam::whole_subnet(cidr);
       if (!range) return failure(Code::kInvalidConfig, "{}: podCIDRs: {}", conf.node_file, range.error().text);
+      for (const auto& c : conf.exclude) {
+        if (c.overlaps(cidr)) range->exclude.push_back(c);
+      }
       sets.push_back({*range});
     }
     return sets;

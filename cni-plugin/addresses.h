@@ -33,7 +33,7 @@ class AddressSource {
   virtual Outcome<> del(const NetConf& conf, const ipam::Owner& owner) = 0;
   // The owner holds exactly `addresses`.
   virtual Outcome<> check(const NetConf& conf, const ipam::Owner& owner, const std::vector<IpAddr>& addresses) = 0;
-  // Forwards the verb; our own records are swept with everything else (collect/sweep.h).
+  // Forwards the verb; our own records are swept with everything else (collect/sweep.h) afterwards.
   virtual Outcome<> gc(const NetConf& conf) = 0;
   virtual Outcome<> status(const NetConf& conf) = 0;
 };

@@ -121,6 +121,12 @@ TEST(Contract, ErrorCodes) {
            Case{__LINE__, vars("ADD"), R"({"name":"n","ipam":{"type":"../../bin/sh"}})", 7, "ipam.type"},
            Case{__LINE__, vars("ADD"), R"({"name":"n","ipam":{"ranges":[[{"subnet":"10.0.0.0/31"}]]}})", 7,
                 "ipam.ranges"},
+           Case{__LINE__, vars("ADD"), R"({"name":"n","ipam":{"exclude":["x"]}})", 7, "ipam.exclude"},
+           Case{__LINE__, vars("ADD"), R"({"name":"n","ipam":{"subnet":"10.0.0.0/24","exclude":["10.1.0.0"]}})", 7,
+                "ipam.exclude: 10.1.0.0/32 is not in subnet"},
+           Case{__LINE__, vars("ADD"), R"({"name":"n","ipam":{"exclude":[],"ranges":[[{"subnet":"10.0.0.0/24"}]]}})", 7,
+                "ipam.exclude"},
+           Case{__LINE__, vars("ADD"), R"({"name":"n","ipam":{"importHostLocal":"x"}})", 7, "ipam.importHostLocal"},
            Case{__LINE__, vars("ADD"), R"({"name":"n","nodeFile":"x"})", 7, "nodeFile"},
            Case{__LINE__, vars("ADD"), R"({"name":"n","runtimeConfig":{"ips":["x"]}})", 7, "runtimeConfig.ips"},
            Case{__LINE__, vars("ADD"), R"({"name":"n","prevResult":7})", 6, "prevResult"},
@@ -141,6 +147,15 @@ TEST(Contract, ErrorCodes) {
     EXPECT_EQ(code_of(a), c.code) << a.out;
     EXPECT_THAT(msg_of(a), HasSubstr(c.msg));
   }
+}
+
+TEST(Config, WhereHostLocalKeepsItsReservations) {
+  auto from = [&](const char* value) {
+    return parse_config(fmt::format(R"({{"name":"n","ipam":{{"importHostLocal":{}}}}})", value), {})->host_local;
+  };
+  EXPECT_EQ(from("false"), "");
+  EXPECT_EQ(from("true"), "/var/lib/cni/networks/n");
+  EXPECT_EQ(from(R"("/var/lib/cni/networks/cbr0")"), "/var/lib/cni/networks/cbr0");
 }
 
 TEST(Config, RequestedAddressPrecedence) {

@@ -13,6 +13,7 @@ namespace {
 namespace json = boost::json;
 
 constexpr std::string_view kDefaultNodeFile = "/run/hawser/node.json";
+constexpr std::string_view kHostLocalDataDir = "/var/lib/cni/networks";  // host-local's own default
 
 Outcome<std::string> string_key(const json::object& o, const char* key, std::string_view otherwise) {
   const auto* v = o.if_contains(key);
@@ -66,6 +67,19 @@ Outcome<std::vector<IpAddr>> requested_addresses(const json::object& o, const En
   return std::vector{*a};
 }
 
+Outcome<> parse_import(const json::object& ipam, NetConf& c) {
+  const auto* v = ipam.if_contains("importHostLocal");
+  if (!v || v->is_null() || *v == json::value(false)) return {};
+  if (*v == json::value(true))
+    c.host_local = fmt::format("{}/{}", kHostLocalDataDir, c.name);
+  else if (v->is_string() && v->get_string().starts_with('/'))
+    c.host_local = std::string(v->get_string());
+  else
+    return failure(Code::kInvalidConfig, "ipam.importHostLocal: {} must be true, false or an absolute path",
+                   json::serialize(*v));
+  return {};
+}
+
 Outcome<> parse_ipam(const json::object& o, NetConf& c) {
   static const json::object kNone;
   const auto* given = object_key(o, "ipam");
@@ -82,6 +96,8 @@ Outcome<> parse_ipam(const json::object& o, NetConf& c) {
   if (const auto* routes = ipam.if_contains("routes"); routes && routes->is_array()) c.routes = routes->get_array();
   if (!c.ipam_type.empty()) return {};  // the rest of `ipam` is the delegate's
   if (const auto* ranges = ipam.if_contains("ranges")) {
+    if (ipam.contains("exclude"))
+      return failure(Code::kInvalidConfig, "ipam.exclude: belongs to an item of ipam.ranges where that is given");
     auto sets = ipam::parse_range_sets(*ranges);
     if (!sets) return failure(Code::kInvalidConfig, "ipam.{}", sets.error().text);
     c.ranges = std::move(*sets);
@@ -89,8 +105,12 @@ Outcome<> parse_ipam(const json::object& o, NetConf& c) {
     auto range = ipam::parse_range(ipam);
     if (!range) return failure(Code::kInvalidConfig, "ipam.{}", range.error().text);
     c.ranges = {{*range}};
+  } else if (const auto* exclude = ipam.if_contains("exclude")) {
+    auto list = ipam::parse_exclude(*exclude);
+    if (!list) return failure(Code::kInvalidConfig, "ipam.{}", list.error().text);
+    c.exclude = std::move(*list);
   }
-  return {};
+  return parse_import(ipam, c);
 }
 
 Outcome<> parse_valid_attachments(const json::object& o, NetConf& c) {

@@ -7,7 +7,9 @@
 //    "mtu":1450,                         else that of node.json
 //    "nodeFile":"/run/hawser/node.json", where overlayd describes the node
 //    "ipam":{"type":"hawser",            or any plugin on CNI_PATH; without it our own
-//            "dataDir":"/run/hawser/ipam", "ranges":[[{"subnet":...}]], "routes":[{"dst":...}]}}
+//            "dataDir":"/run/hawser/ipam", "ranges":[[{"subnet":...}]], "routes":[{"dst":...}],
+//            "exclude":["10.244.1.64/26"],     of the node's pod CIDRs; a range has its own
+//            "importHostLocal":true}}          or the folder of its reservations
 #pragma once
 
 #include <optional>
@@ -38,8 +40,10 @@ struct NetConf {
   int mtu = 0;                         // 0: node.json's
   std::string ipam_type;               // empty: built in
   std::string ipam_folder;             // of this network
-  std::vector<ipam::RangeSet> ranges;  // empty: the node's pod CIDRs
-  boost::json::array routes;           // extra ones for the pod, as given
+  std::vector<ipam::RangeSet> ranges;  // empty: the node's pod CIDRs without `exclude`
+  std::vector<Cidr> exclude;
+  std::string host_local;     // folder of host-local's reservations to import; empty: none
+  boost::json::array routes;  // extra ones for the pod, as given
   boost::json::object dns;
   std::vector<IpAddr> requested;
   std::optional<boost::json::object> prev_result;  // as given, in `version`

@@ -78,11 +78,11 @@ Outcome<std::string> do_gc(Call& c) {
   sweep_links(
       *node, c.conf.name, [&](const std::string& name) { return valid.contains(name); }, sweep);
   sweep_ifbs(*node, sweep);
+  auto delegated = c.addresses->gc(c.conf);
   std::set<ipam::Owner> owners(c.conf.valid_attachments.begin(), c.conf.valid_attachments.end());
   if (c.conf.ipam_type.empty())
     sweep_addresses(
         c.conf.ipam_folder, c.conf.name, [&](const ipam::Held& h) { return owners.contains(h.owner); }, sweep);
-  auto delegated = c.addresses->gc(c.conf);
   if (!sweep.error) return as_failure(Code::kInternal, sweep.error);
   if (!delegated) return std::unexpected(delegated.error());
   return std::string();

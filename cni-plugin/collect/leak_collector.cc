@@ -62,7 +62,7 @@ Sweep LeakCollector::run_once() {
   for (const auto& entry : fs::directory_iterator(options_.run_dir + "/ipam", ec)) {
     const auto network = entry.path().filename().native();
     auto live = [&](const ipam::Held& h) {
-      return clock_.now() - h.since < options_.grace || has_link(host_link_name(network, h.owner));
+      return clock_.now() - h.since < options_.grace || h.imported || has_link(host_link_name(network, h.owner));
     };
     sweep_addresses(entry.path().native(), network, live, sweep, clock_);
   }

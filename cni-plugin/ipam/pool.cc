@@ -142,15 +142,39 @@ Result<IpAddr> Pool::take(const Owner& owner, MonoTime now) {
 
 Result<IpAddr> Pool::take_requested(const Owner& owner, const IpAddr& address, MonoTime now) {
   if (address == range_.gateway) return fail(EINVAL, "requested address {}: is the gateway", address);
-  auto slot = range_.slot_of(address);
-  if (slot >= header_.slots)
-    return fail(EINVAL, "requested address {}: past the {} addresses managed", address, kMaxSlots);
-  auto rec = read_record(static_cast<std::uint32_t>(slot));
+  if (!range_.gives(address)) return fail(EINVAL, "requested address {}: is excluded", address);
+  auto slot = managed_slot(address);
+  if (!slot) return propagate(slot, "requested address {}", address);
+  auto rec = read_record(*slot);
   if (!rec) return propagate(rec);
   if (rec->state == State::kHeld)
     return fail(EADDRINUSE, "requested address {}: held by container {}", address, owner_of(*rec).container);
-  if (auto r = hold(static_cast<std::uint32_t>(slot), owner, now); !r) return propagate(r);
+  if (auto r = hold(*slot, owner, now); !r) return propagate(r);
   return address;
+}
+
+Result<std::uint32_t> Pool::managed_slot(const IpAddr& address) const {
+  auto slot = range_.slot_of(address);
+  if (!range_.contains(address) || slot >= header_.slots)
+    return fail(EINVAL, "past the {} addresses managed", header_.slots);
+  return static_cast<std::uint32_t>(slot);
+}
+
+Result<> Pool::adopt(const Owner& owner, const IpAddr& address, MonoTime now) {
+  auto slot = managed_slot(address);
+  if (!slot) return propagate(slot, "{}", address);
+  auto rec = read_record(*slot);
+  if (!rec) return propagate(rec);
+  if (rec->state != State::kHeld) return hold(*slot, owner, now);
+  if (owner_of(*rec) == owner) return {};
+  return fail(EADDRINUSE, "{}: held by container {}", address, owner_of(*rec).container);
+}
+
+Result<> Pool::continue_after(const IpAddr& address) {
+  auto slot = managed_slot(address);
+  if (!slot) return propagate(slot, "{}", address);
+  header_.cursor = *slot;
+  return file_->write(0, bytes_of(header_));
 }
 
 Result<std::vector<std::uint32_t>> Pool::slots_of(const Owner& owner) {

@@ -33,6 +33,7 @@ struct Held {
   IpAddr address;
   Owner owner;
   MonoTime since;
+  bool imported = false;  // host-local's reservation of it still stands
 };
 
 class Pool {
@@ -46,8 +47,13 @@ class Pool {
 
   // ENOSPC: every address is held.
   Result<IpAddr> take(const Owner& owner, MonoTime now);
-  // That very address. EADDRINUSE: held; EINVAL: the gateway, or past the pool's end.
+  // That very address. EADDRINUSE: held; EINVAL: the gateway, excluded, or past the pool's end.
   Result<IpAddr> take_requested(const Owner& owner, const IpAddr& address, MonoTime now);
+  // That very address as another plugin gave it out, excluded or not; no error if the owner has it already. EADDRINUSE,
+  // EINVAL as above.
+  Result<> adopt(const Owner& owner, const IpAddr& address, MonoTime now);
+  // The search goes on after that address.
+  Result<> continue_after(const IpAddr& address);
   // Every address of that owner; an empty list is no error.
   Result<std::vector<IpAddr>> give_back(const Owner& owner, MonoTime now);
   [[nodiscard]] Result<std::vector<IpAddr>> held_by(const Owner& owner);
@@ -60,11 +66,12 @@ class Pool {
       : file_(std::move(file)), range_(range), header_(header), tags_(std::move(tags)) {}
   Result<std::optional<std::uint32_t>> choose(MonoTime now);
   Result<> hold(std::uint32_t slot, const Owner& owner, MonoTime now);
+  Result<std::uint32_t> managed_slot(const IpAddr& address) const;
   Result<Record> read_record(std::uint32_t slot);
   Result<> write_record(std::uint32_t slot, const Record& r);
   Result<> write_tag(std::uint32_t slot, std::uint32_t tag);
   Result<std::vector<std::uint32_t>> slots_of(const Owner& owner);
-  [[nodiscard]] bool usable(std::uint32_t slot) const { return range_.at(slot) != range_.gateway; }
+  [[nodiscard]] bool usable(std::uint32_t slot) const { return range_.gives(range_.at(slot)); }
 
   std::unique_ptr<PoolFile> file_;
   Range range_;

@@ -42,8 +42,39 @@ Result<IpAddr> address_in(const boost::json::object& o, const char* key, const C
   return a;
 }
 
+// "10.1.2.3" or "10.1.2.64/26".
+Result<Cidr> parse_excluded(std::string_view text) {
+  if (text.find('/') == text.npos) {
+    auto a = IpAddr::parse(text);
+    if (!a) return propagate(a);
+    return Cidr(*a, a->bits());
+  }
+  auto c = Cidr::parse(text);
+  if (c && c->network() != *c) return fail(EINVAL, "{} has host bits set", *c);
+  return c;
+}
+
+Result<std::vector<Cidr>> excluded_in(const boost::json::object& o, const Range& range) {
+  const auto* v = o.if_contains("exclude");
+  if (!v) return std::vector<Cidr>();
+  auto list = parse_exclude(*v);
+  if (!list) return list;
+  for (const auto& c : *list) {
+    if (!c.overlaps(range.subnet)) return fail(EINVAL, "exclude: {} is not in subnet {}", c, range.subnet);
+  }
+  return list;
+}
+
 }  // namespace
 
+bool Range::gives(const IpAddr& a) const {
+  return a != gateway && std::ranges::none_of(exclude, [&](const Cidr& c) { return c.contains(a); });
+}
+std::uint32_t Range::capacity() const {
+  std::uint32_t n = 0;
+  for (std::uint32_t slot = 0; slot < slots(); slot++) n += gives(at(slot)) ? 1 : 0;
+  return n;
+}
 bool Range::contains(const IpAddr& a) const {
   return a.family() == first.family() && first <= a && a <= last;
 }
@@ -70,6 +101,19 @@ Result<Range> whole_subnet(const Cidr& s) {
   return r;
 }
 
+Result<std::vector<Cidr>> parse_exclude(const boost::json::value& v) {
+  const auto* items = v.if_array();
+  if (!items) return fail(EINVAL, "exclude: must be a list");
+  std::vector<Cidr> out;
+  for (const auto& item : *items) {
+    if (!item.is_string()) return fail(EINVAL, "exclude: must hold strings");
+    auto c = parse_excluded(item.get_string());
+    if (!c) return propagate(c, "exclude");
+    out.push_back(*c);
+  }
+  return out;
+}
+
 Result<Range> parse_range(const boost::json::object& o) {
   const auto* subnet = o.if_contains("subnet");
   if (!subnet || !subnet->is_string()) return fail(EINVAL, "subnet: is missing");
@@ -88,6 +132,11 @@ Result<Range> parse_range(const boost::json::object& o) {
   r->first = *first;
   r->last = *last;
   r->gateway = *gateway;
+  auto exclude = excluded_in(o, *r);
+  if (!exclude) return propagate(exclude);
+  r->exclude = std::move(*exclude);
+  if (!r->exclude.empty() && r->capacity() == 0)
+    return fail(EINVAL, "exclude: leaves no address of {}", r->file_name());
   return r;
 }
 

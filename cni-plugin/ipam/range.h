@@ -15,9 +15,14 @@ struct Range {
   Cidr subnet;
   IpAddr first;
   IpAddr last;
-  IpAddr gateway;  // never given out
+  IpAddr gateway;             // never given out
+  std::vector<Cidr> exclude;  // nor these
 
   [[nodiscard]] bool contains(const IpAddr& a) const;
+  // Whether an address of the range may be given out.
+  [[nodiscard]] bool gives(const IpAddr& a) const;
+  // Addresses that may be given out.
+  [[nodiscard]] std::uint32_t capacity() const;
   // Addresses from first to last, at most kMaxSlots: a larger range gives out only its beginning.
   [[nodiscard]] std::uint32_t slots() const;
   [[nodiscard]] IpAddr at(std::uint32_t slot) const { return first.plus(slot); }
@@ -32,7 +37,9 @@ using RangeSet = std::vector<Range>;
 
 // The whole subnet: gateway is its first address, the network and (IPv4) broadcast addresses are left out.
 Result<Range> whole_subnet(const Cidr& subnet);
-// {"subnet", "rangeStart", "rangeEnd", "gateway"}.
+// ["10.1.2.3", "10.1.2.64/26", ...]: addresses and whole networks; errors begin with "exclude".
+Result<std::vector<Cidr>> parse_exclude(const boost::json::value& v);
+// {"subnet", "rangeStart", "rangeEnd", "gateway", "exclude"}.
 Result<Range> parse_range(const boost::json::object& o);
 // [[{...}, ...], ...]; overlapping ranges are refused.
 Result<std::vector<RangeSet>> parse_range_sets(const boost::json::value& v);

@@ -3,6 +3,9 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <ranges>
+#include <set>
+#include <sstream>
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -12,6 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 constexpr std::string_view kPoolPrefix = "pool-";
+constexpr const char* kImportsFile = "/host-local.imported";
 
 class DiskPoolFile final : public PoolFile {
  public:
@@ -54,7 +58,84 @@ Result<Store> Store::open(const std::string& folder, Clock& clock) {
   auto boot = read_file("/proc/sys/kernel/random/boot_id", kPageBytes);
   if (!boot) return propagate(boot, "address store");
   while (!boot->empty() && boot->back() == '\n') boot->pop_back();
-  return Store(folder, std::move(*lock), std::move(*boot), clock);
+  Store s(folder, std::move(*lock), std::move(*boot), clock);
+  if (auto r = s.read_imports(); !r) return propagate(r, "address store");
+  return s;
+}
+
+// "host-local.imported": the boot id, then a folder a line. It is written after the records, so that an import that was
+// killed is done again, and counts in its own boot only, as the records do.
+Result<> Store::read_imports() {
+  auto text = read_file(folder_ + kImportsFile);
+  if (!text) return is_not_found(text.error()) ? Result<>() : Result<>(propagate(text));
+  std::istringstream lines(*text);
+  std::string line;
+  if (!std::getline(lines, line) || line != boot_id_) return {};
+  while (std::getline(lines, line)) imports_.push_back(line);
+  return {};
+}
+
+Result<Store::Imported> Store::import_host_local(const std::string& folder, const std::vector<RangeSet>& sets) {
+  Imported done;
+  if (std::ranges::find(imports_, folder) != imports_.end()) return done;
+  auto host_local = HostLocal::open(folder, folder_);
+  if (!host_local && is_not_found(host_local.error())) return done;
+  if (!host_local) return propagate(host_local);
+  auto content = host_local->read();
+  if (!content) return propagate(content);
+  done.ignored = content->ignored;
+  std::set<IpAddr> outside;
+  for (const auto& r : content->held) outside.insert(r.address);
+  for (const auto& range : sets | std::views::join) {
+    auto pool = open_pool(range);
+    if (!pool) return propagate(pool);
+    for (const auto& r : content->held) {
+      if (!range.contains(r.address)) continue;
+      outside.erase(r.address);
+      auto held = pool->adopt(r.owner, r.address, clock_->now());
+      if (!held && held.error().code != EADDRINUSE && held.error().code != EINVAL) return propagate(held);
+      if (held)
+        done.held++;
+      else
+        done.ignored.push_back(held.error().text);
+    }
+    for (const auto& last : content->last) {
+      if (!range.contains(last)) continue;
+      if (auto r = pool->continue_after(last); !r && r.error().code != EINVAL) return propagate(r);
+    }
+  }
+  for (const auto& a : outside) done.ignored.push_back(fmt::format("{} is in no configured range", a));
+  imports_.push_back(folder);
+  std::string text = boot_id_ + "\n";
+  for (const auto& f : imports_) text += f + "\n";
+  if (auto r = write_file(folder_ + kImportsFile, text, {.mode = 0600}); !r) return propagate(r);
+  return done;
+}
+
+Result<> Store::forget_host_local(const std::string& folder, const Owner& owner) {
+  auto host_local = HostLocal::open(folder, folder_);
+  if (!host_local) return is_not_found(host_local.error()) ? Result<>() : Result<>(propagate(host_local));
+  return host_local->release(owner);
+}
+
+Result<> Store::release_reservations(Pool& pool, const Owner& owner) {
+  if (imports_.empty()) return {};
+  auto held = pool.held_by(owner);
+  if (!held) return propagate(held);
+  for (const auto& folder : imports_) {
+    for (const auto& a : *held) {
+      if (!stands(folder, {a, owner})) continue;
+      auto host_local = HostLocal::open(folder, folder_);
+      if (!host_local) return propagate(host_local);
+      if (auto gone = host_local->release({a, owner}); !gone) return gone;
+    }
+  }
+  return {};
+}
+
+void Store::mark_imported(std::vector<Held>& held) const {
+  for (auto& h : held)
+    h.imported = std::ranges::any_of(imports_, [&](const auto& f) { return stands(f, {h.address, h.owner}); });
 }
 
 Result<Pool> Store::make_pool(const Range& range) {
@@ -149,6 +230,7 @@ Result<std::vector<IpAddr>> Store::give_back(const Owner& owner) {
   if (!pools) return propagate(pools);
   std::vector<IpAddr> freed;
   for (auto& p : *pools) {
+    if (auto r = release_reservations(p, owner); !r) return propagate(r);
     auto f = p.give_back(owner, clock_->now());
     if (!f) return f;
     freed.insert(freed.end(), f->begin(), f->end());
@@ -175,6 +257,7 @@ Result<std::vector<Held>> Store::list() {
   for (auto& p : *pools) {
     auto l = p.list();
     if (!l) return l;
+    mark_imported(*l);
     out.insert(out.end(), l->begin(), l->end());
   }
   return out;
@@ -187,8 +270,10 @@ Result<std::vector<Held>> Store::keep_only(const std::function<bool(const Held&)
   for (auto& p : *pools) {
     auto held = p.list();
     if (!held) return propagate(held);
+    mark_imported(*held);
     for (const auto& h : *held) {
       if (live(h)) continue;
+      if (auto r = release_reservations(p, h.owner); !r) return propagate(r);
       if (auto r = p.give_back(h.owner, clock_->now()); !r) return propagate(r);
       dropped.push_back(h);
     }
@@ -204,9 +289,9 @@ Result<std::uint64_t> Store::available(const RangeSet& set) {
     if (!pool) return propagate(pool);
     auto held = pool->list();
     if (!held) return propagate(held);
-    std::uint64_t usable = range.slots();
-    if (range.contains(range.gateway) && range.slot_of(range.gateway) < range.slots()) usable--;
-    free += usable - std::min<std::uint64_t>(usable, held->size());
+    // One held since before it was excluded is none of those that may be given out.
+    const auto in_use = std::ranges::count_if(*held, [&](const Held& h) { return range.gives(h.address); });
+    free += range.capacity() - static_cast<std::uint64_t>(in_use);
   }
   return free;
 }

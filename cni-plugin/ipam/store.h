@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "cni-plugin/ipam/host_local.h"
 #include "cni-plugin/ipam/pool.h"
 #include "lib/base/atomic_file.h"
 
@@ -34,12 +35,27 @@ class Store {
   Result<std::vector<Held>> list();
   // Frees all that `live` denies and repairs tags; what was freed.
   Result<std::vector<Held>> keep_only(const std::function<bool(const Held&)>& live);
+
+  // Takes over the reservations of a folder of host-local's (host_local.h), once a boot; a folder that does not exist
+  // is asked for again. From then on the reservation is removed before its address is given back, and an address whose
+  // reservation stands is listed as `imported`. An address outside the sets is left to host-local.
+  struct Imported {
+    int held = 0;
+    std::vector<std::string> ignored;  // and why, as sentences
+  };
+  Result<Imported> import_host_local(const std::string& folder, const std::vector<RangeSet>& sets);
+  // The same for the reservations of one owner, in a folder that need not have been imported.
+  Result<> forget_host_local(const std::string& folder, const Owner& owner);
+
   // How many addresses of the set can still be taken.
   Result<std::uint64_t> available(const RangeSet& set);
 
  private:
   Store(std::string folder, FileLock lock, std::string boot_id, Clock& clock)
       : folder_(std::move(folder)), lock_(std::move(lock)), boot_id_(std::move(boot_id)), clock_(&clock) {}
+  Result<> read_imports();
+  void mark_imported(std::vector<Held>& held) const;
+  Result<> release_reservations(Pool& pool, const Owner& owner);
   Result<Pool> open_pool(const Range& range);
   Result<Pool> make_pool(const Range& range);
   // Every pool file in the folder; those of an earlier boot are deleted instead.
@@ -50,6 +66,7 @@ class Store {
   FileLock lock_;
   std::string boot_id_;
   Clock* clock_;
+  std::vector<std::string> imports_;  // folders of host-local's
 };
 
 }  // namespace hawser::cni::ipam

@@ -218,5 +218,28 @@ TEST_F(CrashTest, CollectorTakesBackWhatDeadPodsHeld) {
   EXPECT_TRUE(alive.ok("ip addr show eth0"));
 }
 
+// An address that host-local gave out has no link of ours.
+TEST_F(CrashTest, CollectorLeavesImportedPodsAlone) {
+  const auto reservation = dir_.file("hl") + "/10.244.1.9";
+  ASSERT_TRUE(make_folders(dir_.file("hl")));
+  ASSERT_TRUE(write_file(reservation, "c9\r\neth0"));
+  auto p = pod();
+  ASSERT_EQ(
+      run("ADD", "c1", p.path(), conf(fmt::format(R"(,"ipam":{{"importHostLocal":"{}"}})", dir_.file("hl")))).status,
+      0);
+  metrics::Registry registry;
+  node_->run([&] {
+    auto rtnl = netlink::KernelRtnl::open();
+    auto nft = nft::KernelNft::open();
+    auto conntrack = netlink::KernelConntrack::open();
+    ASSERT_TRUE(rtnl && nft && conntrack);
+    cni::LeakCollector collector({.run_dir = dir_.path(), .grace = Nanos(0)}, *rtnl, {**nft, *conntrack}, registry);
+    EXPECT_TRUE(collector.run_once().removed.empty());
+    EXPECT_THAT(held(), ::testing::Contains("10.244.1.9"));
+    ASSERT_EQ(unlink(reservation.c_str()), 0);
+    EXPECT_EQ(collector.run_once().removed.size(), 1u) << "host-local has freed it";
+  });
+}
+
 }  // namespace
 }  // namespace hawser

@@ -195,6 +195,17 @@ TEST_F(CniTest, StatusFollowsTheNode) {
   EXPECT_THAT(run("ADD", "x", pod().path(), conf()).out, HasSubstr("\"code\":11")) << "try again later";
 }
 
+TEST_F(CniTest, ExcludedAddressesOfTheNodeAreNotGivenOut) {
+  const auto some = conf(R"(,"ipam":{"exclude":["10.244.1.2/31","10.244.1.4","fd00:1::2"]})");
+  auto p = pod();
+  auto add = run("ADD", "c1", p.path(), some);
+  ASSERT_EQ(add.status, 0) << add.out;
+  EXPECT_EQ(address(add), "10.244.1.5/32");
+  EXPECT_THAT(add.out, HasSubstr("fd00:1::3/128"));
+  auto none = run("STATUS", "x", "''", conf(R"(,"ipam":{"exclude":["10.244.0.0/16"]})"));
+  EXPECT_THAT(none.out, ::testing::AllOf(HasSubstr("\"code\":50"), HasSubstr("no free address")));
+}
+
 TEST_F(CniTest, LoopbackTypeSetsLoUp) {
   auto p = pod();
   ASSERT_TRUE(p.ok("ip link set lo down"));
