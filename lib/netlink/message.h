@@ -42,7 +42,12 @@ class Message {
     return static_cast<T*>(mnl_nlmsg_put_extra_header(header(), sizeof(T)));
   }
   void bytes(std::uint16_t type, const void* data, std::size_t len) {
-    full_ |= !mnl_attr_put_check(header(), buf_.size(), type, len, data);
+    if (!mnl_attr_put_check(header(), buf_.size(), type, len, data)) {
+      full_ = true;
+      return;
+    }
+    // libmnl leaves the bytes up to the next attribute as they were.
+    std::memset(buf_.data() + header()->nlmsg_len - (MNL_ALIGN(len) - len), 0, MNL_ALIGN(len) - len);
   }
   void u8(std::uint16_t type, std::uint8_t v) { bytes(type, &v, sizeof v); }
   void u16(std::uint16_t type, std::uint16_t v) { bytes(type, &v, sizeof v); }
@@ -104,6 +109,7 @@ class Attrs {
   [[nodiscard]] std::optional<std::uint8_t> u8(std::size_t t) const { return number<std::uint8_t>(t); }
   [[nodiscard]] std::optional<std::uint16_t> u16(std::size_t t) const { return number<std::uint16_t>(t); }
   [[nodiscard]] std::optional<std::uint32_t> u32(std::size_t t) const { return number<std::uint32_t>(t); }
+  [[nodiscard]] std::optional<std::uint64_t> u64(std::size_t t) const { return number<std::uint64_t>(t); }
   [[nodiscard]] std::optional<std::uint16_t> be16(std::size_t t) const {
     auto b = bytes(t);
     if (b.size() != 2) return std::nullopt;
@@ -131,17 +137,28 @@ class Attrs {
     if (const auto* a = at(t)) return Attrs(a);
     return std::nullopt;
   }
+  // Calls f(Attrs) for each element of a list: nests whose own types mean nothing.
+  template <class F>
+  void each(std::size_t t, const F& f) const {
+    walk(bytes(t), [&](const nlattr* a) { f(Attrs(a)); });
+  }
 
  private:
-  void read(std::span<const std::uint8_t> b) {
+  template <class F>
+  static void walk(std::span<const std::uint8_t> b, const F& f) {
     for (;;) {
       const auto* a = reinterpret_cast<const nlattr*>(b.data());
       if (!mnl_attr_ok(a, static_cast<int>(b.size()))) return;
-      if (mnl_attr_get_type(a) < by_type_.size()) by_type_[mnl_attr_get_type(a)] = a;
+      f(a);
       std::size_t step = MNL_ALIGN(mnl_attr_get_len(a));
       if (step >= b.size()) return;
       b = b.subspan(step);
     }
+  }
+  void read(std::span<const std::uint8_t> b) {
+    walk(b, [&](const nlattr* a) {
+      if (mnl_attr_get_type(a) < by_type_.size()) by_type_[mnl_attr_get_type(a)] = a;
+    });
   }
   [[nodiscard]] const nlattr* at(std::size_t t) const { return t < by_type_.size() ? by_type_[t] : nullptr; }
   template <class T>
