@@ -138,7 +138,8 @@ TEST_F(MasqueradeTest, SurvivesFlushesAndLeavesOthersAlone) {
         << damage;
   }
   EXPECT_EQ(host.sh("nft list table inet firewalld"), foreign);
-  EXPECT_THAT(node(1).metrics(), ::testing::HasSubstr("hawser_overlay_repairs_total{kind=\"masquerade\"} 3"));
+  EXPECT_TRUE(
+      eventually([&] { return node(1).metrics().contains("hawser_overlay_repairs_total{kind=\"masquerade\"} 3"); }));
   check_all_pairs();
 }
 
