@@ -119,6 +119,9 @@ std::string host_link_prefix(std::string_view network) {
 std::string host_link_name(std::string_view network, const ipam::Owner& owner) {
   return host_link_prefix(network) + base32(ipam::hash_owner(owner), kOwnerChars);
 }
+bool is_host_link(const netlink::Link& l, std::string_view network) {
+  return l.kind == "veth" && l.name.starts_with(host_link_prefix(network)) && l.name.size() == kHostLinkChars;
+}
 
 IpAddr link_local_gateway(int family) {
   static constexpr std::array<std::uint8_t, 16> kV6{0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1};

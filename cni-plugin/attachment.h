@@ -26,6 +26,7 @@ namespace hawser::cni {
 inline constexpr std::size_t kHostLinkChars = 15;
 [[nodiscard]] std::string host_link_name(std::string_view network, const ipam::Owner& owner);
 [[nodiscard]] std::string host_link_prefix(std::string_view network);
+[[nodiscard]] bool is_host_link(const netlink::Link& link, std::string_view network);
 
 [[nodiscard]] IpAddr link_local_gateway(int family);  // 169.254.1.1 or fe80::1
 [[nodiscard]] MacAddr pod_mac(const IpAddr& first);   // 0a:58 and the last four bytes of the pod's first address

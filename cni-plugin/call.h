@@ -57,5 +57,6 @@ Outcome<std::string> do_add(Call& c);
 Outcome<std::string> do_check(Call& c);
 Outcome<std::string> do_del(Call& c);
 Outcome<std::string> do_gc(Call& c);
+Outcome<std::string> do_status(Call& c);
 
 }  // namespace hawser::cni

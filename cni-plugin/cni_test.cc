@@ -206,8 +206,12 @@ TEST(NodeFile, RoundTripAndErrors) {
              .cluster_cidrs = {*Cidr::parse("10.244.0.0/16")},
              .mtu = 1450};
   EXPECT_EQ(*NodeFile::parse(n.text()), n);
-  for (const char* bad : {"", "[]", "{}", R"({"podCIDRs":["x"],"mtu":1450})", R"({"podCIDRs":["10.0.0.0/24"]})",
-                          R"({"podCIDRs":["10.0.0.0/24"],"mtu":1})"})
+  n.devices = {"flannel.1", "flannel-v6.1"};
+  EXPECT_EQ(*NodeFile::parse(n.text()), n);
+  for (const char* bad :
+       {"", "[]", "{}", R"({"podCIDRs":["x"],"mtu":1450})", R"({"podCIDRs":["10.0.0.0/24"]})",
+        R"({"podCIDRs":["10.0.0.0/24"],"mtu":1})", R"({"podCIDRs":["10.0.0.0/24"],"mtu":1450,"devices":["a/b"]})",
+        R"({"podCIDRs":["10.0.0.0/24"],"mtu":1450,"devices":[7]})"})
     EXPECT_FALSE(NodeFile::parse(bad)) << bad;
 }
 

@@ -21,6 +21,7 @@ enum class Code {
   kInvalidNetns = 8,
   kTryAgainLater = 11,
   kNotAvailable = 50,
+  kLimitedConnectivity = 51,  // not available, and containers that are attached may not reach everybody
   kInternal = 999,
   // Ours:
   kNoAddress = 100,        // the range is full, or the requested address is held

@@ -5,6 +5,7 @@
 #include <boost/json/serialize.hpp>
 #include <boost/json/value.hpp>
 
+#include "cni-plugin/environment.h"
 #include "lib/base/atomic_file.h"
 
 namespace hawser::cni {
@@ -22,6 +23,19 @@ Result<std::vector<Cidr>> parse_cidrs(const json::object& o, const char* key) {
     auto c = Cidr::parse(std::string_view(item.get_string()));
     if (!c) return propagate(c, "{}", key);
     out.push_back(c->network());
+  }
+  return out;
+}
+
+Result<std::vector<std::string>> parse_devices(const json::object& o) {
+  std::vector<std::string> out;
+  const auto* list = o.if_contains("devices");
+  if (!list) return out;
+  if (!list->is_array()) return fail(EINVAL, "devices: must be a list");
+  for (const auto& item : list->get_array()) {
+    const auto name = item.is_string() ? std::string_view(item.get_string()) : std::string_view();
+    if (auto why = interface_name_fault(name); !why.empty()) return fail(EINVAL, "devices: \"{}\" {}", name, why);
+    out.emplace_back(name);
   }
   return out;
 }
@@ -49,6 +63,9 @@ Result<NodeFile> NodeFile::parse(std::string_view text) {
   const auto* mtu = o.if_contains("mtu");
   if (!mtu || !mtu->is_int64() || mtu->get_int64() < 576 || mtu->get_int64() > 65535)
     return fail(EINVAL, "mtu: must be a number from 576 to 65535");
+  auto devices = parse_devices(o);
+  if (!devices) return propagate(devices);
+  n.devices = std::move(*devices);
   n.pod_cidrs = std::move(*pods);
   n.cluster_cidrs = std::move(*cluster);
   n.mtu = static_cast<int>(mtu->get_int64());
@@ -70,6 +87,7 @@ std::string NodeFile::text() const {
   o["podCIDRs"] = cidr_list(pod_cidrs);
   o["clusterCIDRs"] = cidr_list(cluster_cidrs);
   o["mtu"] = mtu;
+  if (!devices.empty()) o["devices"] = json::array(devices.begin(), devices.end());
   return json::serialize(o) + "\n";
 }
 

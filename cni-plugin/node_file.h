@@ -3,7 +3,8 @@
 // ready, replaced atomically; its absence means "not ready". Unknown keys are ignored, so either side may be newer.
 // Pure but for load().
 //
-//   {"version":1,"node":"node-1","podCIDRs":["10.244.1.0/24"],"clusterCIDRs":["10.244.0.0/16"],"mtu":1450}
+//   {"version":1,"node":"node-1","podCIDRs":["10.244.1.0/24"],"clusterCIDRs":["10.244.0.0/16"],"mtu":1450,
+//    "devices":["flannel.1"]}   without which other nodes are out of reach; may be absent
 #pragma once
 
 #include <string>
@@ -19,6 +20,7 @@ struct NodeFile {
   std::vector<Cidr> pod_cidrs;  // at most one of each family, the primary family first
   std::vector<Cidr> cluster_cidrs;
   int mtu = 0;
+  std::vector<std::string> devices;
   bool operator==(const NodeFile&) const = default;
 
   static Result<NodeFile> parse(std::string_view json);

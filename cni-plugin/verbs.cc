@@ -17,14 +17,6 @@ namespace {
 namespace json = boost::json;
 using netlink::KernelRtnl;
 
-Outcome<std::string> do_status(Call& c) {
-  if (!c.node && c.conf.ranges.empty())
-    return failure(Code::kNotAvailable, "the network is not ready: {}", c.node_fault);
-  auto r = c.addresses->status(c.conf);
-  if (!r) return std::unexpected(r.error());
-  return std::string();
-}
-
 std::string version_answer(std::string_view version) {
   json::object o;
   o["cniVersion"] = version.empty() ? kVersions.back() : version;

@@ -80,9 +80,8 @@ void sweep_links(netlink::Rtnl& node, const std::string& network, const std::fun
                  Sweep& sweep) {
   auto links = node.list_links();
   if (!links) return note(sweep, propagate(links));
-  const auto prefix = host_link_prefix(network);
   for (const auto& l : *links) {
-    if (l.kind != "veth" || !l.name.starts_with(prefix) || l.name.size() != kHostLinkChars || live(l.name)) continue;
+    if (!is_host_link(l, network) || live(l.name)) continue;
     remove_link(node, l.name, {Leak::Kind::kLink, network, fmt::format("interface {}", l.name)}, sweep);
   }
 }

@@ -195,6 +195,32 @@ TEST_F(CniTest, StatusFollowsTheNode) {
   EXPECT_THAT(run("ADD", "x", pod().path(), conf()).out, HasSubstr("\"code\":11")) << "try again later";
 }
 
+TEST_F(CniTest, StatusTellsWhetherAttachedPodsSuffer) {
+  const auto status = [&] { return run("STATUS", "x", "''", conf()).out; };
+  ASSERT_TRUE(write_file(dir_.file("node.json"), R"({"podCIDRs":["10.244.1.0/29"],"mtu":1450,"devices":["vx.1"]})"));
+  const char* make = "ip link add vx.1 up type vxlan id 1 dstport 8472";
+  EXPECT_THAT(status(), ::testing::AllOf(HasSubstr("\"code\":50"), HasSubstr("vx.1 is missing")));
+  ASSERT_TRUE(node_->ok(make));
+  EXPECT_EQ(status(), "");
+  auto p = pod();
+  ASSERT_EQ(run("ADD", "c1", p.path(), conf()).status, 0);
+  ASSERT_TRUE(node_->ok("ip link set vx.1 down"));
+  EXPECT_THAT(status(), ::testing::AllOf(HasSubstr("\"code\":51"), HasSubstr("vx.1 is down")));
+  ASSERT_TRUE(node_->ok("ip link del vx.1"));
+  EXPECT_THAT(status(), ::testing::AllOf(HasSubstr("\"code\":51"), HasSubstr("vx.1 is missing")));
+  ASSERT_TRUE(node_->ok(make));
+  EXPECT_EQ(status(), "") << "healed";
+  auto asks = [&](const char* range) {
+    return run("STATUS", "x", "''", conf(fmt::format(R"(,"ipam":{{"subnet":"10.244.1.0/29",{}}})", range))).out;
+  };
+  EXPECT_THAT(asks(R"("rangeStart":"10.244.1.1","rangeEnd":"10.244.1.1")"), HasSubstr("\"code\":50"))
+      << "pods do not suffer from a full range";
+  ASSERT_TRUE(node_->ok("rm " + dir_.file("node.json")));
+  EXPECT_THAT(status(), HasSubstr("\"code\":51"));
+  ASSERT_EQ(run("DEL", "c1", p.path(), conf()).status, 0);
+  EXPECT_THAT(status(), HasSubstr("\"code\":50"));
+}
+
 TEST_F(CniTest, ExcludedAddressesOfTheNodeAreNotGivenOut) {
   const auto some = conf(R"(,"ipam":{"exclude":["10.244.1.2/31","10.244.1.4","fd00:1::2"]})");
   auto p = pod();
