@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 
 #include "cni-plugin/overlayd/flannel_args.h"
+#include "cni-plugin/overlayd/handover.h"
 #include "cni-plugin/overlayd/kube_source.h"
 #include "cni-plugin/overlayd/net_conf.h"
 #include "cni-plugin/overlayd/static_source.h"
@@ -207,6 +208,51 @@ TEST(FlannelArgs, EnvironmentWhereTheFlagIsNotGiven) {
   auto t = translate({"--ip-masq=false"},
                      {{"FLANNELD_IP_MASQ", "true"}, {"FLANNELD_IFACE", "eth7"}, {"FLANNELD_KUBE_SUBNET_MGR", "true"}});
   EXPECT_THAT(t.args, ElementsAre("--ip-masq=false", "--iface=eth7", "--kube-subnet-mgr=true"));
+}
+
+constexpr const char* kStockConflist =
+    R"({"name":"cbr0","cniVersion":"0.3.1","plugins":[{"type":"flannel","delegate":{"hairpinMode":true,)"
+    R"("isDefaultGateway":true}},{"type":"portmap","capabilities":{"portMappings":true}},{"type":"tuning"}]})";
+
+TEST(FlannelCni, OursContinuesTheStockConfiguration) {
+  auto f = parse_flannel_cni("/etc/cni/net.d/10-flannel.conflist", kStockConflist);
+  ASSERT_TRUE(f && *f);
+  EXPECT_EQ((*f)->reservations, "/var/lib/cni/networks/cbr0");
+  EXPECT_EQ((*f)->subnet_file, "/run/flannel/subnet.env");
+  EXPECT_EQ((*f)->scratch, "/var/lib/cni/flannel");
+  EXPECT_EQ(adopted_conflist_text(**f, "/run/hawser/node.json"),
+            R"({"cniVersion":"1.0.0","name":"cbr0","plugins":[{"type":"hawser","capabilities":{"portMappings":true,)"
+            R"("bandwidth":true,"ips":true,"mac":true,"dns":true},"mode":"bridge","isGateway":true,)"
+            R"("isDefaultGateway":true,"hairpinMode":true,"ipam":{"type":"hawser",)"
+            R"("importHostLocal":"/var/lib/cni/networks/cbr0"}},{"type":"tuning"}]})"
+            "\n");
+  EXPECT_EQ(
+      delegate_text(**f, {.pod_cidrs = {cidr("10.244.1.0/24")}, .cluster_cidrs = {cidr("10.244.0.0/16")}, .mtu = 1450},
+                    true),
+      R"({"isDefaultGateway":true,"hairpinMode":true,"cniVersion":"1.0.0","name":"cbr0","type":"bridge",)"
+      R"("isGateway":true,"ipMasq":false,"mtu":1450,"ipam":{"type":"host-local",)"
+      R"("ranges":[[{"subnet":"10.244.1.0/24"}]],"routes":[{"dst":"10.244.0.0/16"}]}})");
+  const Adopted a{**f, "FLANNEL_MTU=1450\n"};
+  auto again = Adopted::parse(a.text());
+  ASSERT_TRUE(again);
+  EXPECT_EQ(again->text(), a.text());
+  EXPECT_EQ(again->subnet_env, a.subnet_env);
+}
+
+TEST(FlannelCni, OthersAreNoneOfFlannelsAndForeignDelegatesAreRefused) {
+  auto parsed = [](const char* text) { return parse_flannel_cni("f", text); };
+  EXPECT_FALSE(*parsed("{"));
+  EXPECT_FALSE(*parsed(R"({"name":"x","type":"bridge"})"));
+  EXPECT_TRUE(*parsed(R"({"name":"x","type":"flannel"})")) << "a single plugin";
+  for (auto [text, want] :
+       {std::pair{R"({"type":"flannel"})", "name"},
+        {R"({"name":"../x","type":"flannel"})", "name"},
+        {R"({"name":"x","type":"flannel","delegate":{"type":"macvlan"}})", "delegate.type \"macvlan\""},
+        {R"({"name":"x","type":"flannel","ipam":{"type":"dhcp"}})", "ipam.type \"dhcp\""}}) {
+    auto f = parsed(text);
+    ASSERT_FALSE(f) << text;
+    EXPECT_THAT(f.error().text, HasSubstr(want));
+  }
 }
 
 TEST(StaticLeases, ReadsAndDerives) {

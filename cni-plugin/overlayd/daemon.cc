@@ -219,6 +219,9 @@ Result<int> Daemon::sync_family(int family, Lease& own, const char* cause) {
   }
   if (!spec.device.name.empty()) device_names_.insert(spec.device.name);
   underlays_.insert(underlay->index);
+  if (options_.adopt && first_sync_) {
+    if (auto r = check_adoptable(kernel_.rtnl, spec.device); !r) return propagate(r);
+  }
   auto synced = sync(kernel_.rtnl, spec);
   if (!synced) return propagate(synced);
   if (synced->device) devices_.insert(synced->device);
@@ -252,9 +255,12 @@ Result<> Daemon::sync_masquerade(const Lease& own, const char* cause) {
 }
 
 Result<> Daemon::write_node_files(const Lease& own, int mtu) {
-  cni::NodeFile node{
-      .node = options_.node, .pod_cidrs = own.pod_cidrs, .cluster_cidrs = options_.cluster_cidrs, .mtu = mtu};
-  auto wrote = write_files(options_.paths, node, options_.ip_masq);
+  cni::NodeFile node{.node = options_.node,
+                     .pod_cidrs = own.pod_cidrs,
+                     .cluster_cidrs = options_.cluster_cidrs,
+                     .mtu = mtu,
+                     .devices = {device_names_.begin(), device_names_.end()}};
+  auto wrote = write_files(options_.paths, {node, options_.ip_masq, options_.conflist});
   if (!wrote) return propagate(wrote);
   for (const auto& f : *wrote) log::info("wrote {}", f);
   return {};

@@ -32,6 +32,8 @@ struct Options {
   std::vector<Cidr> cluster_cidrs;
   Settings settings;
   FilePaths paths;
+  std::string conflist;  // the CNI configuration; empty: conflist_text()
+  bool adopt = false;    // a device that stands is taken over or left alone, but never made anew
   bool ip_masq = true;
   bool masq_fully_random = true;
   std::vector<Cidr> non_masquerade;

@@ -13,6 +13,7 @@
 #include "cni-plugin/overlayd/daemon.h"
 #include "cni-plugin/overlayd/etcd_source.h"
 #include "cni-plugin/overlayd/flannel_args.h"
+#include "cni-plugin/overlayd/handover.h"
 #include "cni-plugin/overlayd/health.h"
 #include "cni-plugin/overlayd/kube_source.h"
 #include "cni-plugin/overlayd/net_conf.h"
@@ -40,7 +41,8 @@ struct Flags {
   std::optional<bool> ip_masq, blackhole;
   bool kube_subnet_mgr = false, keep_port_order = false;
   int probe_seconds = 10;
-  bool cleanup = false;
+  int leak_grace_seconds = 60;
+  bool adopt = false, hand_back = false, cleanup = false;
   bool verbose = false;
   overlay::EtcdOptions etcd;
   std::string etcd_prefix = "/coreos.com/network";
@@ -115,10 +117,16 @@ void add_flags(CLI::App& app, Flags& f) {
   app.add_option("--probe-seconds", f.probe_seconds, "time between probes of the data path to each peer; 0: none")
       ->check(CLI::Range(0, 3600))
       ->capture_default_str();
+  app.add_option("--leak-grace-seconds", f.leak_grace_seconds,
+                 "how old an address without its link must be before it is taken back; looked for twice in that time")
+      ->check(CLI::Range(1, 3600))
+      ->capture_default_str();
   app.add_option("--healthz-bind", f.healthz_bind, "address:port of /healthz, /readyz and /metrics; empty: none")
       ->capture_default_str();
   app.add_option("--healthz-ip", f.healthz_ip, "with --healthz-port, in place of --healthz-bind");
   app.add_option("--healthz-port", f.healthz_port, "0: --healthz-bind holds")->check(CLI::Range(0, 65535));
+  app.add_flag("--adopt", f.adopt, "take over a node of flannel's with its pods: device, CNI network, reservations");
+  app.add_flag("--hand-back", f.hand_back, "leave a node that was adopted as flannel expects it, and exit");
   app.add_flag("--cleanup", f.cleanup, "remove device, routes, masquerade table and files, restore sysctls, and exit");
   app.add_flag("-v,--verbose", f.verbose, "log notifications too");
 }
@@ -182,7 +190,10 @@ Result<> read_flags(Flags& f) {
   if (f.healthz_port) f.healthz_bind = fmt::format("{}:{}", f.healthz_ip, f.healthz_port);
   f.options.ip_masq = f.ip_masq.value_or(true);
   f.options.masq_fully_random = !f.keep_port_order;
-  if (f.cleanup) return {};
+  if (f.hand_back + f.cleanup + f.adopt > 1) return fail(EINVAL, "--adopt, --hand-back, --cleanup: give one of them");
+  if ((f.adopt || f.hand_back) && f.options.paths.cni_conf_dir.empty())
+    return fail(EINVAL, "--adopt, --hand-back: need --cni-conf-dir, where flannel's CNI configuration is");
+  if (f.cleanup || f.hand_back) return {};
   if (auto r = read_net_conf(f); !r) return r;
   f.options.settings.unreachable_rest = f.blackhole.value_or(true);
   if (f.options.cluster_cidrs.empty() && f.etcd.endpoints.empty()) return fail(EINVAL, "--cluster-cidr: is required");
@@ -263,6 +274,30 @@ Result<Source> make_source(Flags& f) {
   return s;
 }
 
+// What flannel has set up here becomes ours. After the source is made, which may say network and VNI.
+Result<> take_over(Flags& f, netlink::Rtnl& rtnl) {
+  auto& o = f.options;
+  auto adopted = overlay::adopt(rtnl, o.paths, o.settings.vni);
+  if (!adopted) return propagate(adopted);
+  o.adopt = true;
+  if (!*adopted) {
+    log::info("--adopt: no CNI configuration of flannel's in {}: no pods to take over", o.paths.cni_conf_dir);
+    return {};
+  }
+  const auto& cni = (*adopted)->cni;
+  log::info("--adopt: CNI network {} of {}, reservations in {}", cni.network, cni.file, cni.reservations);
+  o.conflist = overlay::adopted_conflist_text(cni, o.paths.node_file());
+  if (o.paths.subnet_file.empty()) o.paths.subnet_file = cni.subnet_file;
+  return {};
+}
+
+Result<> hand_back(const Flags& f, netlink::Rtnl& rtnl, nft::NftRunner& nft) {
+  auto done = overlay::hand_back(rtnl, nft, f.options.paths, f.options.ip_masq);
+  if (!done) return propagate(done);
+  for (const auto& d : *done) log::info("hand back: {}", d);
+  return {};
+}
+
 overlay::ProberOptions probe_options(const Flags& f) {
   return {.interval = std::chrono::seconds(f.probe_seconds)};
 }
@@ -272,11 +307,16 @@ Result<> serve(Flags& f, netlink::Rtnl& rtnl, nft::KernelNft& nft) {
   if (!signals) return propagate(signals);
   auto source = make_source(f);
   if (!source) return propagate(source);
+  if (f.adopt) {
+    if (auto r = take_over(f, rtnl); !r) return r;
+  }
   auto monitor = netlink::Monitor::open();
   if (!monitor) return propagate(monitor);
   metrics::Registry registry;
   registry.add_process_metrics();
-  auto collector = cni::LeakCollector::start({.run_dir = f.options.paths.run_dir}, registry);
+  const Nanos grace = std::chrono::seconds(f.leak_grace_seconds);
+  auto collector =
+      cni::LeakCollector::start({.run_dir = f.options.paths.run_dir, .grace = grace, .interval = grace / 2}, registry);
   if (!collector) return propagate(collector);
   overlay::Daemon daemon(f.options, *source->subnets, {rtnl, nft, *monitor}, registry);
   overlay::Prober prober(
@@ -310,6 +350,7 @@ Result<> run(Flags& f) {
   if (!rtnl) return propagate(rtnl);
   auto nft = nft::KernelNft::open();
   if (!nft) return propagate(nft);
+  if (f.hand_back) return hand_back(f, *rtnl, **nft);
   return f.cleanup ? clean_up(f, *rtnl, **nft) : serve(f, *rtnl, **nft);
 }
 

@@ -52,23 +52,30 @@ std::vector<Cidr> read_subnet_env(const FilePaths& paths) {
   return text ? parse_subnet_env(*text) : std::vector<Cidr>();
 }
 
-std::string conflist_text(const std::string& node_file) {
+boost::json::object plugin_json(const std::string& node_file) {
   namespace json = boost::json;
   // What the plugin honours beside addresses (cni-plugin/capabilities.h); a runtime passes on nothing else.
   json::object capabilities;
   for (const char* c : {"portMappings", "bandwidth", "ips", "mac", "dns"}) capabilities[c] = true;
   json::object plugin{{"type", "hawser"}, {"capabilities", capabilities}};
   if (node_file != kDefaultNodeFile) plugin["nodeFile"] = node_file;
-  json::object list{{"cniVersion", "1.0.0"}, {"name", "hawser"}, {"plugins", json::array{plugin}}};
+  return plugin;
+}
+
+std::string conflist_text(const std::string& node_file) {
+  namespace json = boost::json;
+  json::object list{{"cniVersion", "1.0.0"}, {"name", "hawser"}, {"plugins", json::array{plugin_json(node_file)}}};
   return json::serialize(list) + "\n";
 }
 
-Result<std::vector<std::string>> write_files(const FilePaths& paths, const cni::NodeFile& node, bool ip_masq) {
+Result<std::vector<std::string>> write_files(const FilePaths& paths, const FileTexts& texts) {
   struct File {
     std::string path, text;
   };
-  std::vector<File> files{{paths.subnet_env(), subnet_env_text(node, ip_masq)}, {paths.node_file(), node.text()}};
-  if (!paths.cni_conf_dir.empty()) files.push_back({paths.conflist(), conflist_text(paths.node_file())});
+  std::vector<File> files{{paths.subnet_env(), subnet_env_text(texts.node, texts.ip_masq)},
+                          {paths.node_file(), texts.node.text()}};
+  if (!paths.cni_conf_dir.empty())
+    files.push_back({paths.conflist(), texts.conflist.empty() ? conflist_text(paths.node_file()) : texts.conflist});
   std::vector<std::string> wrote;
   for (const auto& f : files) {
     if (auto r = make_folders(f.path.substr(0, f.path.rfind('/'))); !r) return propagate(r);
@@ -80,7 +87,7 @@ Result<std::vector<std::string>> write_files(const FilePaths& paths, const cni::
 }
 
 Result<> remove_files(const FilePaths& paths) {
-  std::vector<std::string> files{paths.node_file(), paths.subnet_env()};
+  std::vector<std::string> files{paths.node_file(), paths.subnet_env(), paths.adopted_record()};
   // The CNI configuration first: no runtime may start a pod on a network that is going.
   if (!paths.cni_conf_dir.empty()) files.insert(files.begin(), paths.conflist());
   for (const auto& f : files) {

@@ -7,9 +7,13 @@
 #include <string>
 #include <vector>
 
+#include <boost/json/object.hpp>
+
 #include "cni-plugin/node_file.h"
 
 namespace hawser::overlay {
+
+inline constexpr const char* kFlannelSubnetFile = "/run/flannel/subnet.env";  // where flannel's plugin looks for it
 
 struct FilePaths {
   std::string run_dir = "/run/hawser";
@@ -18,6 +22,7 @@ struct FilePaths {
   [[nodiscard]] std::string node_file() const { return run_dir + "/node.json"; }
   [[nodiscard]] std::string subnet_env() const { return subnet_file.empty() ? run_dir + "/subnet.env" : subnet_file; }
   [[nodiscard]] std::string sysctl_record() const { return run_dir + "/sysctl.before"; }
+  [[nodiscard]] std::string adopted_record() const { return run_dir + "/adopted.json"; }
   [[nodiscard]] std::string conflist() const { return cni_conf_dir + "/10-hawser.conflist"; }
 };
 
@@ -25,10 +30,17 @@ struct FilePaths {
 // The ranges that a subnet.env names, flannel's or ours; none if there is no file.
 [[nodiscard]] std::vector<Cidr> parse_subnet_env(const std::string& text);
 [[nodiscard]] std::vector<Cidr> read_subnet_env(const FilePaths& paths);
+// Our plugin in a CNI configuration.
+[[nodiscard]] boost::json::object plugin_json(const std::string& node_file);
 [[nodiscard]] std::string conflist_text(const std::string& node_file);
 
+struct FileTexts {
+  cni::NodeFile node;
+  bool ip_masq = true;
+  std::string conflist;  // empty: conflist_text()
+};
 // The files that were written.
-Result<std::vector<std::string>> write_files(const FilePaths& paths, const cni::NodeFile& node, bool ip_masq);
+Result<std::vector<std::string>> write_files(const FilePaths& paths, const FileTexts& texts);
 Result<> remove_files(const FilePaths& paths);
 
 // Sets the sysctl `key` to 1 and remembers in <run-dir>/sysctl.before that it was not, so that restore_sysctls() can

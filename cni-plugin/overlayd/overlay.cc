@@ -209,6 +209,18 @@ Result<Synced> sync(Rtnl& rtnl, const OverlaySpec& spec) {
   return s;
 }
 
+Result<> check_adoptable(Rtnl& rtnl, const netlink::LinkSpec& device) {
+  if (device.name.empty()) return {};
+  auto have = rtnl.get_link(device.name);
+  if (!have) return is_not_found(have.error()) ? Result<>() : Result<>(propagate(have));
+  auto why = netlink::incompatibility(*have, device);
+  if (why.empty()) return {};
+  return fail(EEXIST,
+              "--adopt: device {} cannot be taken over as it stands: {}; make the flags or net-conf.json say what it "
+              "is, or start without --adopt, which makes it anew",
+              device.name, why);
+}
+
 Result<> remove(Rtnl& rtnl, int family, std::uint32_t vni) {
   auto routes = rtnl.list_routes(0);
   if (!routes) return propagate(routes);

@@ -38,6 +38,9 @@ struct Synced {
 // Device, own address, peers. EEXIST when a foreign link has the device's name.
 Result<Synced> sync(netlink::Rtnl& rtnl, const OverlaySpec& spec);
 
+// EEXIST: a device of that name stands which would have to be made anew. For `--adopt`.
+Result<> check_adoptable(netlink::Rtnl& rtnl, const netlink::LinkSpec& device);
+
 // Removes device and routes of one family, whatever the back end was; what was not there is fine.
 Result<> remove(netlink::Rtnl& rtnl, int family, std::uint32_t vni);
 

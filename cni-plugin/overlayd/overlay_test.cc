@@ -305,8 +305,8 @@ TEST(NodeFiles, TextsAndAtomicWrites) {
             "\"portMappings\":true,\"bandwidth\":true,\"ips\":true,\"mac\":true,\"dns\":true}}]}\n");
   EXPECT_THAT(conflist_text("/x/node.json"), HasSubstr("\"nodeFile\":\"/x/node.json\""));
   FilePaths paths{.run_dir = dir.file("run"), .cni_conf_dir = dir.file("cni")};
-  EXPECT_EQ(write_files(paths, n, true)->size(), 3u);
-  EXPECT_THAT(*write_files(paths, n, true), IsEmpty());
+  EXPECT_EQ(write_files(paths, {n})->size(), 3u);
+  EXPECT_THAT(*write_files(paths, {n}), IsEmpty());
   ASSERT_TRUE(remove_files(paths));
   ASSERT_TRUE(remove_files(paths));
   EXPECT_FALSE(read_file(paths.node_file()));
