@@ -26,6 +26,17 @@ constexpr std::uint64_t kBitsPerByte = 8;
 // tc keeps a bucket's size in 32 bits of bytes.
 constexpr std::uint64_t kMaxBurstBits = std::uint64_t{std::numeric_limits<std::uint32_t>::max()} * kBitsPerByte;
 
+// A member of a capability's value. containerd writes those in Go's spelling, "HostPort" for "hostPort", since the
+// reference plugins' reader takes any case: the exact key wins, else one that differs in case only.
+const json::value* value_of(const json::object& o, std::string_view key) {
+  if (const auto* v = o.if_contains(key)) return v;
+  auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c | 0x20) : c; };
+  for (const auto& m : o) {
+    if (std::ranges::equal(std::string_view(m.key()), key, {}, lower, lower)) return &m.value();
+  }
+  return nullptr;
+}
+
 const json::object* member(const json::object& o, const char* key) {
   const auto* v = o.if_contains(key);
   return v ? v->if_object() : nullptr;
@@ -66,7 +77,7 @@ Outcome<json::object> parse_dns(const json::object* rc) {
   constexpr std::array<std::array<const char*, 2>, 3> kKeys = {
       {{"servers", "nameservers"}, {"searches", "search"}, {"options", "options"}}};
   for (const auto& [from, to] : kKeys) {
-    const auto* v = dns->if_contains(from);
+    const auto* v = value_of(*dns, from);
     if (!v || v->is_null()) continue;
     const auto* list = v->if_array();
     if (!list || !std::ranges::all_of(*list, [](const json::value& s) { return s.is_string(); }))
@@ -77,7 +88,7 @@ Outcome<json::object> parse_dns(const json::object* rc) {
 }
 
 Outcome<std::uint64_t> whole_number(const json::object& o, const char* key, std::string_view where, std::uint64_t max) {
-  const auto* v = o.if_contains(key);
+  const auto* v = value_of(o, key);
   if (!v || v->is_null()) return 0;
   const bool good = v->is_uint64() || (v->is_int64() && v->get_int64() >= 0);
   const auto n = !good ? 0 : v->is_uint64() ? v->get_uint64() : static_cast<std::uint64_t>(v->get_int64());
@@ -88,7 +99,7 @@ Outcome<std::uint64_t> whole_number(const json::object& o, const char* key, std:
 }
 
 Outcome<std::uint8_t> protocol_of(const json::object& o, std::string_view where) {
-  const auto* v = o.if_contains("protocol");
+  const auto* v = value_of(o, "protocol");
   if (!v || v->is_null()) return IPPROTO_TCP;
   const std::string_view text = v->is_string() ? std::string_view(v->get_string()) : std::string_view();
   for (const auto& p : kProtocols) {
@@ -99,7 +110,7 @@ Outcome<std::uint8_t> protocol_of(const json::object& o, std::string_view where)
 }
 
 Outcome<IpAddr> host_ip_of(const json::object& o, std::string_view where) {
-  const auto* v = o.if_contains("hostIP");
+  const auto* v = value_of(o, "hostIP");
   if (!v || v->is_null()) return IpAddr();
   if (!v->is_string()) return failure(Code::kInvalidConfig, "{}.hostIP: must be a string", where);
   const std::string_view text = v->get_string();
