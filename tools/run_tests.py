@@ -22,7 +22,7 @@ SUITES = {
     "unit": (NORMAL, "unit", "pure code, fakes, goldens, truth tables, loopback"),
     "crash": (NORMAL, "crash", "kill -9 during writes"),
     "netns": (NORMAL, "netns", "real kernel objects and traffic in throw-away namespaces"),
-    "cri": (NORMAL, "cri", "the agent against a real containerd"),
+    "cri": (NORMAL, "cri", "the agent against a real containerd; containerd and podman on our network"),
     "vm": (NORMAL, ["python3", "tests/vm"], "what this kernel lacks, in guests with Debian's (emulated, no KVM)"),
     "e2e": (NORMAL, ["python3", "tests/e2e"], "the quickstart's cluster, driven by kubectl"),
     "asan": (ASAN, "unit", "the unit suite under AddressSanitizer and UBSan"),

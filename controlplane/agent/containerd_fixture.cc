@@ -110,11 +110,14 @@ bool eventually(const std::function<bool()>& fn, std::chrono::seconds timeout) {
   return true;
 }
 
-Containerd::Containerd(std::string folder, const std::string& pause_tar, const std::string& test_tar)
-    : folder_(std::move(folder)) {
+Containerd::Containerd(std::string folder, const std::string& pause_tar, const std::string& test_tar, CniFolders cni)
+    : folder_(std::move(folder)), cni_(std::move(cni)) {
   for (const char* sub : {"/root", "/run", "/cni", "/logs", "/agent"}) fs::create_directories(folder_ + sub);
+  if (cni_.conf_dir.empty()) {
+    cni_.conf_dir = folder_ + "/cni";
+    set_network(true);
+  }
   write_config();
-  set_network(true);
   start();
   for (const auto& tar : {pause_tar, test_tar}) {
     const pid_t pid = spawn({"ctr", "-a", folder_ + "/run/containerd.sock", "-n", "k8s.io", "images", "import", tar},
@@ -140,8 +143,8 @@ disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshot
   restrict_oom_score_adj = true
   stream_server_address = "127.0.0.1"
   [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "/usr/lib/cni"
-    conf_dir = "{0}/cni"
+    bin_dir = "{1}"
+    conf_dir = "{2}"
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "overlayfs"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
@@ -149,7 +152,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshot
       [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
         SystemdCgroup = false
 )",
-                                                         folder_);
+                                                         folder_, cni_.bin_dir, cni_.conf_dir);
 }
 
 void Containerd::set_network(bool working) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A private containerd for tests: the test program moves into fresh mount, network, IPC, UTS and PID namespaces
-// (everything in them ends with it) and starts containerd with folders of its own, Debian's bridge and host-local CNI
-// plugins, and the test images. For test mains.
+// (everything in them ends with it) and starts containerd with folders of its own, the test images, and Debian's bridge
+// and host-local CNI plugins or a network of the caller's. For test mains.
 #pragma once
 
 #include <functional>
@@ -24,10 +24,16 @@ int in_new_namespaces(const std::string& cgroup_parent, int (*body)());
 // Looks every 10 ms until fn() is true or `timeout` passes; returns fn().
 bool eventually(const std::function<bool()>& fn, std::chrono::seconds timeout);
 
+// Where plugins and network configurations are. Without a conf_dir the fixture writes one of its own.
+struct CniFolders {
+  std::string bin_dir = "/usr/lib/cni";
+  std::string conf_dir;
+};
+
 class Containerd {
  public:
   // `images`: tar files. Aborts the test program with a message if the set-up fails.
-  Containerd(std::string folder, const std::string& pause_tar, const std::string& test_tar);
+  Containerd(std::string folder, const std::string& pause_tar, const std::string& test_tar, CniFolders cni = {});
   ~Containerd();
 
   void start();
@@ -40,6 +46,7 @@ class Containerd {
   void write_config();
   void wait_until_up();
   const std::string folder_;
+  CniFolders cni_;
   pid_t pid_ = -1;
 };
 

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 extern char** environ;
@@ -40,6 +41,26 @@ static int serve(int port, const char* gate) {
   }
 }
 
+// Prints what an HTTP server answers to GET /; status 0 if it answered anything.
+static int fetch(const char* ip, int port) {
+  int s = socket(AF_INET, SOCK_STREAM, 0);
+  struct timeval limit = {.tv_sec = 10};
+  setsockopt(s, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+  setsockopt(s, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+  struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((unsigned short)port)};
+  if (inet_pton(AF_INET, ip, &a.sin_addr) != 1 || connect(s, (struct sockaddr*)&a, sizeof a) != 0) return 1;
+  const char* request = "GET / HTTP/1.0\r\n\r\n";
+  if (write(s, request, strlen(request)) < 0) return 2;
+  char buf[2048];
+  ssize_t n;
+  int status = 3;
+  while ((n = read(s, buf, sizeof buf)) > 0) {
+    if (write(1, buf, (size_t)n) < 0) return 4;
+    status = 0;
+  }
+  return status;
+}
+
 static int cat(const char* path) {
   char buf[4096];
   int fd = open(path, O_RDONLY);
@@ -62,6 +83,7 @@ int main(int argc, char** argv) {
   signal(SIGINT, on_term);
   if (strcmp(verb, "exit") == 0) return atoi(a);
   if (strcmp(verb, "serve") == 0) return serve(atoi(a), b);
+  if (strcmp(verb, "fetch") == 0) return fetch(a, atoi(b));
   if (strcmp(verb, "cat") == 0) return cat(a);
   if (strcmp(verb, "touch") == 0) return open(a, O_CREAT | O_WRONLY, 0644) < 0;
   if (strcmp(verb, "test") == 0) return access(a, F_OK) == 0 ? 0 : 1;
