@@ -5,7 +5,7 @@
 
 namespace hawser::cni {
 
-Outcome<Call> read_call(const Environment& env, std::string_view input) {
+Outcome<Call> read_call(const Environment& env, std::string_view input, FastPath& fast_path) {
   Call c{.env = env};
   auto conf = parse_config(input, env);
   if (!conf) return std::unexpected(conf.error());
@@ -18,6 +18,7 @@ Outcome<Call> read_call(const Environment& env, std::string_view input) {
   c.addresses = make_address_source(c.conf, c.env, c.node.get());
   c.owner = {env.container, env.ifname};
   c.host_name = host_link_name(c.conf.name, c.owner);
+  c.fast_path = &fast_path;
   return c;
 }
 

@@ -9,6 +9,7 @@
 #include "cni-plugin/addresses.h"
 #include "cni-plugin/attachment.h"
 #include "cni-plugin/attachment_result.h"
+#include "cni-plugin/fast_path.h"
 #include "cni-plugin/host_ports/host_ports.h"
 #include "lib/base/netns.h"
 #include "lib/netlink/rtnl.h"
@@ -23,11 +24,12 @@ struct Call {
   std::unique_ptr<AddressSource> addresses;
   ipam::Owner owner;
   std::string host_name;
+  FastPath* fast_path = nullptr;  // never null once read
 
   [[nodiscard]] std::string host_ports_folder() const { return conf.run_folder + "/hostports"; }
 };
 
-Outcome<Call> read_call(const Environment& env, std::string_view input);
+Outcome<Call> read_call(const Environment& env, std::string_view input, FastPath& fast_path);
 
 // The pod's namespace, refused when it is the one we run in: that would take the node's own network apart.
 Outcome<NetNs> open_pod_netns(const Environment& env);
@@ -40,6 +42,7 @@ class PodLink {
   // Our part, appended to what plugins before us made.
   virtual void add_to(ResultJson& result) const = 0;
   virtual Result<std::string> fault(netlink::Rtnl& node, netlink::Rtnl& pod) = 0;
+  [[nodiscard]] virtual FastEndpoint endpoint() const = 0;
 };
 // `routes`: the further destinations, as configured or given. CHECK sets `mac` to what ADD has given.
 struct PodLinkInput {

@@ -105,6 +105,9 @@ class Routed final : public PodLink {
   Result<std::string> fault(netlink::Rtnl& node, netlink::Rtnl& pod) override {
     return attachment_fault(node, pod, spec_);
   }
+  [[nodiscard]] FastEndpoint endpoint() const override {
+    return {.host_name = spec_.host_name, .pod_mac = pod_mac(spec_), .addresses = spec_.addresses};
+  }
 
  private:
   std::string netns_;
@@ -172,6 +175,11 @@ class Bridged final : public PodLink {
     }
   }
   Result<std::string> fault(netlink::Rtnl& node, netlink::Rtnl& pod) override { return bridge_fault(node, pod, spec_); }
+  [[nodiscard]] FastEndpoint endpoint() const override {
+    FastEndpoint e{.host_name = spec_.host_name, .pod_mac = pod_mac(spec_)};
+    for (const auto& a : spec_.addresses) e.addresses.push_back(a.pod.addr());
+    return e;
+  }
 
  private:
   std::string netns_;

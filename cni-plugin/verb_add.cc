@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// ADD: addresses, link, bandwidth, host ports, in this order; each step's undo is on a stack.
+// ADD: addresses, link, bandwidth, host ports, fast path, in this order; each step's undo is on a stack.
 #include <boost/json/serialize.hpp>
 #include <boost/json/value.hpp>
 #include <sys/socket.h>
@@ -58,7 +58,8 @@ Outcome<ResultJson> result_before(const Call& c) {
   return from_version(*c.conf.prev_result, c.conf.version);
 }
 
-Outcome<ResultJson> join(const Call& c, const NetNs& ns, const GivenAddresses& given) {
+// `result`: of the plugins before us.
+Outcome<ResultJson> join(const Call& c, const NetNs& ns, const GivenAddresses& given, ResultJson result) {
   auto node = KernelRtnl::open();
   auto pod = KernelRtnl::open(ns.fd());
   if (!node) return as_failure(Code::kInternal, node);
@@ -76,11 +77,11 @@ Outcome<ResultJson> join(const Call& c, const NetNs& ns, const GivenAddresses& g
   if (!c.conf.asked.ports.empty()) {
     if (auto r = publish_ports(c, given); !r)
       return as_failure(r.error().code == EADDRINUSE ? Code::kPortTaken : Code::kInternal, r);
+    undo.push([&] { (void)with_host_ports(c, [&](HostPorts& p) { return p.drop(c.host_name); }); });
   }
-  auto result = result_before(c);
-  if (!result) return result;
-  link->add_to(*result);
-  if (!given.dns.empty() || !result->contains("dns")) (*result)["dns"] = given.dns;
+  if (auto r = c.fast_path->attach(link->endpoint()); !r) return as_failure(Code::kInternal, r);
+  link->add_to(result);
+  if (!given.dns.empty() || !result.contains("dns")) result["dns"] = given.dns;
   undo.commit();
   return result;
 }
@@ -91,7 +92,8 @@ Outcome<std::string> do_add(Call& c) {
   auto ns = open_pod_netns(c.env);
   if (!ns) return std::unexpected(ns.error());
   // What we are given is read before anything is made.
-  if (auto before = result_before(c); !before) return std::unexpected(before.error());
+  auto before = result_before(c);
+  if (!before) return std::unexpected(before.error());
   if (!c.node && c.conf.mtu == 0 && c.conf.ipam_type.empty() && c.conf.ranges.empty())
     return failure(Code::kTryAgainLater, "{}; is hawser-overlayd running and ready?", c.node_fault);
   auto given = c.addresses->add(c.conf, c.owner);
@@ -99,7 +101,7 @@ Outcome<std::string> do_add(Call& c) {
   if (!c.conf.asked.dns.empty()) given->dns = c.conf.asked.dns;
   Rollback undo;
   undo.push([&] { (void)c.addresses->del(c.conf, c.owner); });
-  auto result = join(c, *ns, *given);
+  auto result = join(c, *ns, *given, std::move(*before));
   if (!result) return std::unexpected(result.error());
   undo.commit();
   return boost::json::serialize(to_version(*result, c.conf.version));

@@ -89,6 +89,7 @@ Outcome<std::string> do_check(Call& c) {
                                 .mac = was->mac});
   if (auto r = as_check(link->fault(*node, *pod)); !r) return std::unexpected(r.error());
   if (auto r = check_capabilities(c, *node); !r) return std::unexpected(r.error());
+  if (auto r = as_check(c.fast_path->fault(link->endpoint())); !r) return std::unexpected(r.error());
   std::vector<IpAddr> addresses;
   for (const auto& a : was->addresses) addresses.push_back(a.address.addr());
   if (auto r = c.addresses->check(c.conf, c.owner, addresses); !r) return std::unexpected(r.error());

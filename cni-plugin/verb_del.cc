@@ -59,9 +59,11 @@ Outcome<std::string> do_del(Call& c) {
     auto own = ns || !NetNs::open(c.env.netns);  // gone is fine; the node's own is not
     if (!own) return std::unexpected(ns.error());
   }
+  auto fast = c.fast_path->detach(c.host_name);
   auto ports = unpublish_ports(c);
   auto links = remove_attachment_links(c);
   // An address whose rules or link stand must not go to another pod; a further DEL or the collector tries again.
+  if (!fast) return as_failure(Code::kInternal, fast);
   if (!ports) return as_failure(Code::kInternal, ports);
   if (!links) return as_failure(Code::kInternal, links);
   if (auto released = c.addresses->del(c.conf, c.owner); !released) return std::unexpected(released.error());
@@ -72,6 +74,10 @@ Outcome<std::string> do_gc(Call& c) {
   Sweep sweep;
   std::set<std::string> valid;
   for (const auto& owner : c.conf.valid_attachments) valid.insert(host_link_name(c.conf.name, owner));
+  auto fast = c.fast_path->keep_only([&](const std::string& name) {
+    return valid.contains(name) || !name.starts_with(host_link_prefix(c.conf.name));
+  });
+  if (!fast) sweep.error = fast;
   sweep_ports(c, valid, sweep);
   auto node = KernelRtnl::open();
   if (!node) return as_failure(Code::kInternal, node);

@@ -59,8 +59,9 @@ constexpr VerbRow kRows[] = {{Verb::kAdd, "0.1.0", do_add},
                              {Verb::kGc, "1.1.0", do_gc},
                              {Verb::kStatus, "1.1.0", do_status}};
 
-Outcome<std::string> dispatch(const Environment& env, std::string_view input) {
-  auto call = read_call(env, input);
+Outcome<std::string> dispatch(const Environment& env, const Invocation& in) {
+  NoFastPath none;
+  auto call = read_call(env, in.input, in.fast_path ? *in.fast_path : none);
   if (!call) return std::unexpected(call.error());
   const auto* row = std::ranges::find(kRows, env.verb, &VerbRow::verb);
   if (!at_least(call->conf.version, row->since))
@@ -92,7 +93,7 @@ Answer run_plugin(const Invocation& in) {
   auto env = read_environment(in.get_env);
   if (!env) return answer_failure(env.error(), peek_version(in.input));
   if (env->verb == Verb::kVersion) return {.out = version_answer(peek_version(in.input)) + "\n"};
-  auto out = dispatch(*env, in.input);
+  auto out = dispatch(*env, in);
   if (!out) return answer_failure(out.error(), peek_version(in.input));
   return {.out = out->empty() ? "" : *out + "\n"};
 }

@@ -6,12 +6,14 @@
 #include <string>
 
 #include "cni-plugin/environment.h"
+#include "cni-plugin/fast_path.h"
 
 namespace hawser::cni {
 
 struct Invocation {
   GetEnv get_env;
-  std::string input;  // standard input, whole
+  std::string input;              // standard input, whole
+  FastPath* fast_path = nullptr;  // of the calling thread's network namespace; null: none
 };
 
 struct Answer {
