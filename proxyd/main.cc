@@ -1,18 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 // hawser-proxyd: flags, wiring, signals.
+#include <algorithm>
 #include <cstdio>
+#include <set>
+#include <thread>
 
 #include <CLI/CLI.hpp>
+#include <fcntl.h>
 #include <malloc.h>
 #include <unistd.h>
 
+#include "lib/base/atomic_file.h"
 #include "lib/base/log.h"
 #include "lib/base/signals.h"
+#include "lib/base/sysctl.h"
 #include "lib/kube/event_recorder.h"
 #include "lib/kube/http_client.h"
 #include "lib/netlink/rtnl_kernel.h"
 #include "lib/nft/kernel_nft.h"
 #include "lib/nft/monitor.h"
+#include "proxyd/config/options.h"
 #include "proxyd/daemon.h"
 #include "proxyd/nft/nft_backend.h"
 
@@ -20,90 +27,196 @@ namespace {
 
 using namespace hawser;
 
+constexpr std::int64_t kDebugVerbosity = 4;       // -v of Kubernetes' programs: from here on it is for developers
+constexpr std::chrono::seconds kFileInterval{5};  // how often the configuration file is looked at
+constexpr std::chrono::seconds kNodeInterval{1};  // and the Node object, as long as it lacks something
+
 struct Flags {
-  std::string kubeconfig, node;
-  std::vector<std::string> cluster_cidrs;
-  proxy::HealthServerOptions health;
+  std::string config, write_config_to;
+  std::vector<proxy::GivenFlag> given;
   bool cleanup = false;
+  bool init_only = false;
   bool verbose = false;
 };
 
-void add_flags(CLI::App& app, Flags& f) {
+// What the flags are called whose table row has no help of its own: those that have no effect stay out of --help.
+void add_flags(CLI::App& app, Flags& f, std::vector<std::pair<std::string, CLI::Option*>>& from_table) {
   app.set_version_flag("--version", "hawser-proxyd " HAWSER_VERSION);
-  app.add_option("--kubeconfig", f.kubeconfig, "how to reach the API server; without it the pod's service account");
-  app.add_option("--node-name,--hostname-override", f.node, "name of this node's Node object; default: the host name");
-  app.add_option("--cluster-cidr", f.cluster_cidrs,
-                 "range of all pods, one a family; traffic to cluster IPs from outside it is masqueraded")
-      ->delimiter(',');
-  app.add_option("--healthz-bind-address", f.health.healthz_bind,
-                 "address:port of /healthz, /livez and /readyz; empty: none")
-      ->capture_default_str();
-  app.add_option("--metrics-bind-address", f.health.metrics_bind,
-                 "address:port of /metrics and /proxyMode; empty: none")
-      ->capture_default_str();
+  app.add_option("--config", f.config, "KubeProxyConfiguration file (kubeproxy.config.k8s.io/v1alpha1)");
+  app.add_option("--write-config-to", f.write_config_to, "write the configuration with all defaults there and exit");
   app.add_flag("--cleanup", f.cleanup, "remove all rules of this program and exit");
-  app.add_flag("-v,--verbose", f.verbose, "log more");
-}
-
-Result<proxy::LayoutOptions> layout_options(const Flags& f) {
-  proxy::LayoutOptions o;
-  for (const auto& text : f.cluster_cidrs) {
-    auto c = Cidr::parse(text);
-    if (!c) return propagate(c, "--cluster-cidr");
-    for (const auto& other : o.cluster_cidrs) {
-      if (other.overlaps(c->network())) return fail(EINVAL, "--cluster-cidr: {} overlaps {}", *c, other);
-    }
-    o.cluster_cidrs.push_back(c->network());
+  app.add_flag("--init-only", f.init_only, "set the sysctls that need privilege and exit");
+  app.add_flag("--verbose", f.verbose, "log more; -v is the same, -v=4 too");
+  std::set<std::string_view> seen;
+  for (const proxy::Setting& s : proxy::settings()) {
+    if (!*s.flag || !seen.insert(s.flag).second) continue;
+    std::string names = std::string("--") + s.flag;
+    if (names == "--hostname-override") names += ",--node-name";
+    auto* option = s.type == proxy::Type::kBool ? app.add_flag(names) : app.add_option(names);
+    if (s.type != proxy::Type::kBool) option->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+    const std::string of = *s.field ? s.field : "what it says";
+    option->group(*s.unused ? "Accepted, without effect" : "As kube-proxy's");
+    option->description(*s.unused ? s.unused : "sets " + of);
+    from_table.emplace_back(s.flag, option);
   }
-  return o;
 }
 
-Result<std::string> node_name(const Flags& f) {
-  if (!f.node.empty()) return f.node;
-  char buf[256] = {};
-  if (gethostname(buf, sizeof buf - 1) != 0) return fail_errno(errno, "--node-name: not given, and the host name");
-  return std::string(buf);
+Result<proxy::Config> read_config(const Flags& f) {
+  std::optional<std::string> file;
+  if (!f.config.empty()) {
+    auto text = read_file(f.config);
+    if (!text) return propagate(text, "--config");
+    file = std::move(*text);
+  }
+  return proxy::resolve_config(file, f.given);
 }
 
-Result<> serve(const Flags& f, proxy::NftBackend& backend, nft::KernelNft& nft) {
-  auto signals = TerminationSignals::block();
-  if (!signals) return propagate(signals);
-  auto node = node_name(f);
+Result<std::string> node_name(const proxy::ProxyOptions& o) {
+  std::string name = o.node;
+  if (name.empty()) {
+    char buf[256] = {};
+    if (gethostname(buf, sizeof buf - 1) != 0)
+      return fail_errno(errno, "--hostname-override: not given, and the host name");
+    name = buf;
+  }
+  // As kube-proxy and kubelet do it.
+  std::ranges::transform(name, name.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return name;
+}
+
+Result<kube::ClientConfig> client_config(const proxy::ProxyOptions& o) {
+  if (o.kubeconfig.empty() && !o.master.empty()) return kube::ClientConfig{.server = o.master};
+  auto config = kube::client_config(o.kubeconfig);
+  if (config && !o.master.empty()) config->server = o.master;
+  return config;
+}
+
+// What only a privileged process may set; a refusal is no reason to end.
+void set_kernel(const proxy::ProxyOptions& o) {
+  const auto cores = static_cast<int>(std::thread::hardware_concurrency());
+  for (const auto& [key, value] : proxy::conntrack_sysctls(o.conntrack, std::max(cores, 1))) {
+    auto wrote = sysctl::ensure(key, value);
+    if (!wrote) log::warn("conntrack: {}", wrote.error().text);
+    if (wrote && *wrote) log::info("{} = {}", key, value);
+  }
+  if (!o.oom_score) return;
+  UniqueFd fd(::open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC));
+  const auto text = std::to_string(*o.oom_score);
+  if (!fd || ::write(fd.get(), text.data(), text.size()) < 0)
+    log::warn("oomScoreAdj {}: {}", text, fail_errno(errno, "not set").error().text);
+}
+
+// Waits for the Node object if something of it is needed. False: a signal came first.
+Result<bool> await_node(kube::Client& client, const std::string& node, TerminationSignals& signals,
+                        proxy::ProxyOptions& o) {
+  std::string said;
+  while (proxy::needs_node(o)) {
+    auto list = client.list(kube::kNodes, {.field_selector = "metadata.name=" + node});
+    std::string why = list ? "there is no Node \"" + node + "\"" : list.error().text;
+    if (list && !list->items.empty()) {
+      proxy::ProxyOptions with = o;
+      auto added = proxy::add_node(*list->items.front(), with);
+      if (added) {
+        o = std::move(with);
+        return true;
+      }
+      why = added.error().text;
+    }
+    if (std::exchange(said, why) != why) log::warn("waiting: {}; the kernel's rules stay as they are", why);
+    auto signal = signals.wait_for(kNodeInterval);
+    if (!signal) return propagate(signal);
+    if (*signal) return false;
+  }
+  return true;
+}
+
+// Until a signal (false) or until the configuration file says something else that can be used (true).
+Result<bool> wait_for_end(const Flags& f, TerminationSignals& signals) {
+  const auto before = f.config.empty() ? Result<std::string>("") : read_file(f.config);
+  std::string seen = before.value_or("");
+  for (;;) {
+    auto signal = signals.wait_for(kFileInterval);
+    if (!signal) return propagate(signal);
+    if (*signal) {
+      log::info("signal {}: ending; the rules stay", **signal);
+      return false;
+    }
+    if (f.config.empty()) continue;
+    // A file that is just being replaced is looked at again later.
+    auto now = read_file(f.config);
+    if (!now || *now == seen) continue;
+    seen = *now;
+    auto config = read_config(f);
+    auto options = config ? proxy::make_options(*config) : propagate(config);
+    if (options) {
+      log::info("{} has changed: starting over with it; the rules stay meanwhile", f.config);
+      return true;
+    }
+    log::error("{} has changed and is not used: {}", f.config, options.error().text);
+  }
+}
+
+// True to be called again with the configuration read anew.
+Result<bool> serve(const Flags& f, proxy::ProxyOptions& o, TerminationSignals& signals) {
+  auto node = node_name(o);
   if (!node) return propagate(node);
-  auto config = kube::client_config(f.kubeconfig);
+  auto config = client_config(o);
   if (!config) return propagate(config);
   auto client = kube::HttpClient::make(*config, "hawser-proxyd/" HAWSER_VERSION);
   if (!client) return propagate(client);
+  auto nft = nft::KernelNft::open();
+  if (!nft) return propagate(nft);
   auto rtnl = netlink::KernelRtnl::open();
   if (!rtnl) return propagate(rtnl);
   auto conntrack = proxy::KernelConntrack::open();
   if (!conntrack) return propagate(conntrack);
   metrics::Registry registry;
   registry.add_process_metrics();
-  proxy::Daemon daemon({.node = *node}, **client, {backend, *conntrack, *rtnl}, registry);
-  auto health = proxy::HealthServers::start(f.health, daemon.health(), registry);
+  auto ready = await_node(**client, *node, signals, o);
+  if (!ready) return propagate(ready);
+  if (!*ready) return false;
+  proxy::NftBackend backend(**nft, o.traffic);
+  proxy::Daemon daemon({.node = *node, .min_interval = o.min_sync_period, .audit_interval = o.sync_period}, **client,
+                       {backend, *conntrack, *rtnl}, registry);
+  auto health = proxy::HealthServers::start({.healthz_bind = o.healthz_bind, .metrics_bind = o.metrics_bind},
+                                            daemon.health(), registry);
   if (!health) return propagate(health);
-  auto monitor = nft::NftMonitor::start(proxy::kTable, nft.port_id(), [&] { daemon.table_changed(); });
+  auto monitor = nft::NftMonitor::start(proxy::kTable, (*nft)->port_id(), [&] { daemon.table_changed(); });
   if (!monitor) return propagate(monitor);
   kube::EventRecorder events(**client, "hawser-proxyd", *node);
   const kube::Object about{{"apiVersion", "v1"}, {"kind", "Node"}, {"metadata", {{"name", *node}, {"uid", *node}}}};
   events.record(kube::kNodes, about, {.reason = "Starting", .message = "Service rules by nftables"});
   daemon.start();
-  auto signal = signals->wait();
-  if (!signal) return propagate(signal);
-  log::info("signal {}: ending; the rules stay", *signal);
+  auto again = wait_for_end(f, signals);
   monitor->reset();
   daemon.stop();
-  return {};
+  return again;
+}
+
+Result<> cleanup() {
+  auto nft = nft::KernelNft::open();
+  if (!nft) return propagate(nft);
+  return proxy::NftBackend(**nft, {}).cleanup();
 }
 
 Result<> run(const Flags& f) {
-  auto layout = layout_options(f);
-  if (!layout) return propagate(layout);
-  auto nft = nft::KernelNft::open();
-  if (!nft) return propagate(nft);
-  proxy::NftBackend backend(**nft, std::move(*layout));
-  return f.cleanup ? backend.cleanup() : serve(f, backend, **nft);
+  if (f.cleanup) return cleanup();
+  auto signals = TerminationSignals::block();
+  if (!signals) return propagate(signals);
+  for (;;) {
+    auto config = read_config(f);
+    if (!config) return propagate(config);
+    auto options = proxy::make_options(*config);
+    if (!options) return propagate(options);
+    if (!f.write_config_to.empty()) return write_file(f.write_config_to, proxy::config_yaml(*config));
+    log::init("proxyd", f.verbose || options->verbosity >= kDebugVerbosity ? log::Level::kDebug : log::Level::kInfo);
+    for (const auto& note : config->notes) log::info("{}", note);
+    set_kernel(*options);
+    if (f.init_only) return {};
+    auto again = serve(f, *options, *signals);
+    if (!again) return propagate(again);
+    if (!*again) return {};
+  }
 }
 
 }  // namespace
@@ -112,12 +225,17 @@ int main(int argc, char** argv) {
   mallopt(M_ARENA_MAX, 2);  // each further arena of a thread would cost memory that a node has better uses for
   CLI::App app("Hawser's service proxy: Services and EndpointSlices into the kernel.");
   Flags flags;
-  add_flags(app, flags);
+  std::vector<std::pair<std::string, CLI::Option*>> from_table;
+  add_flags(app, flags, from_table);
   try {
-    app.parse(argc, argv);
+    auto args = proxy::normalize_args({argv + 1, argv + argc});
+    std::ranges::reverse(args);  // what CLI11 expects of a vector
+    app.parse(std::move(args));
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? 0 : 1;
   }
+  for (const auto& [name, option] : from_table)
+    for (const auto& text : option->results()) flags.given.emplace_back(name, text);
   log::init("proxyd", flags.verbose ? log::Level::kDebug : log::Level::kInfo);
   if (auto r = run(flags); !r) {
     std::fprintf(stderr, "hawser-proxyd: %s\n", r.error().text.c_str());

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// ProxyOptions: a Config as this program uses it: checked and typed. Pure, any thread.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "proxyd/config/config.h"
+#include "proxyd/model/options.h"
+
+namespace hawser::proxy {
+
+// Kernel settings of connection tracking; unset: the kernel's own stay.
+struct ConntrackSettings {
+  std::optional<std::int64_t> max_per_core, min;
+  std::optional<Nanos> tcp_established, tcp_close_wait;
+  std::optional<Nanos> udp, udp_stream;
+  bool tcp_be_liberal = false;
+  bool operator==(const ConntrackSettings&) const = default;
+};
+
+struct ProxyOptions {
+  std::string kubeconfig;                  // empty: the pod's service account, or `master` alone
+  std::string master;                      // wins over the kubeconfig's server
+  std::string node;                        // empty: the host name
+  std::string healthz_bind, metrics_bind;  // empty: none
+  bool bind_hard_fail = false;
+  // Complete but for what only the Node object tells: its pod range (NodeCIDR), its addresses ("primary").
+  TrafficOptions traffic;
+  bool node_cidr = false;
+  bool node_port_primary = false;
+  Nanos sync_period{}, min_sync_period{};
+  std::optional<int> oom_score;
+  std::int64_t verbosity = 0;
+  ConntrackSettings conntrack;
+};
+
+// Adds to c.notes what is served otherwise than its words say. Errors name the field.
+Result<ProxyOptions> make_options(Config& c);
+// Whether the Node object must be read before the rules can be written.
+[[nodiscard]] inline bool needs_node(const ProxyOptions& o) {
+  return o.node_cidr || o.node_port_primary;
+}
+// Completes o.traffic from the Node object. An error says what the node lacks.
+Result<> add_node(const boost::json::object& node, ProxyOptions& o);
+
+// The sysctls that `s` asks for, key and value, on a machine with `cores` processors.
+[[nodiscard]] std::vector<std::pair<std::string, std::string>> conntrack_sysctls(const ConntrackSettings& s, int cores);
+
+}  // namespace hawser::proxy
