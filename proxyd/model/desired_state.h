@@ -29,10 +29,12 @@ struct Frontend {
   std::uint16_t port = 0;
   Reach reach = Reach::kInternal;
   std::uint32_t affinity_seconds = 0;
-  std::vector<Target> targets;   // sorted; under internalTrafficPolicy Local the local ones
+  std::vector<Target> targets;   // sorted, weights as repetitions; under internalTrafficPolicy Local the local ones
   std::vector<Target> local;     // kExternalLocal only
   std::vector<Target> draining;  // flows to these stay, new ones do not come
   WhenEmpty when_empty = WhenEmpty::kReject;
+  bool limited = false;       // only `sources` get an answer [P13]
+  std::vector<Cidr> sources;  // sorted, none inside another
   [[nodiscard]] bool is_node_port() const { return !addr; }
   bool operator==(const Frontend&) const = default;
 };
@@ -40,6 +42,7 @@ struct Frontend {
 struct ServiceState {
   std::string key;  // "namespace/name"
   std::vector<Frontend> frontends;
+  std::vector<IpAddr> cluster_ips;  // sorted; their other ports are refused [P30]
   std::vector<IpAddr> local_addrs;  // of endpoints on this node, sorted: whose packets may come back to them [P44]
   bool operator==(const ServiceState&) const = default;
 };

@@ -41,7 +41,7 @@ Endpoint read_conditions(const kube::Object& e, std::string_view this_node) {
 bool Endpoint::operator==(const Endpoint& o) const {
   const bool same_hints = hints == o.hints || (hints && o.hints && *hints == *o.hints);
   return target == o.target && ready == o.ready && serving == o.serving && terminating == o.terminating &&
-         local == o.local && same_hints;
+         weight == o.weight && local == o.local && same_hints;
 }
 
 Slice parse_slice(const kube::Object& o, std::string_view this_node, std::vector<std::string>& problems) {
@@ -64,6 +64,7 @@ Slice parse_slice(const kube::Object& o, std::string_view this_node, std::vector
     }
     s.ports.push_back({std::string(kube::str(p, {"name"})), number, static_cast<std::uint16_t>(port)});
   }
+  const auto weights = parse_weights(o, problem);
   for (const auto& v : kube::arr(o, {"endpoints"})) {
     const auto& e = kube::as_obj(v);
     const auto& addresses = kube::arr(e, {"addresses"});
@@ -79,6 +80,9 @@ Slice parse_slice(const kube::Object& o, std::string_view this_node, std::vector
     }
     Endpoint r = read_conditions(e, this_node);
     r.target.addr = *a;
+    for (const auto& w : weights) {
+      if (w.addr == *a) r.weight = w.weight;
+    }
     s.endpoints.push_back(std::move(r));
   }
   return s;

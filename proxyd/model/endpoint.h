@@ -31,6 +31,7 @@ struct Endpoint {
   bool ready = true;
   bool serving = true;
   bool terminating = false;
+  std::uint16_t weight = 1;            // share of new connections, see kWeightsAnnotation
   bool local = false;                  // on this node; an endpoint without nodeName never is
   std::shared_ptr<const Hints> hints;  // null: none
   bool operator==(const Endpoint& o) const;

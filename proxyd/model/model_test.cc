@@ -146,7 +146,8 @@ TEST(ParseService, ReadsWhatIsThere) {
   EXPECT_THAT(problems, IsEmpty());
   EXPECT_EQ(s.key, "ns/web");
   EXPECT_THAT(s.cluster_ips, ElementsAre(ip("10.96.0.1"), ip("fd00::1")));
-  EXPECT_THAT(s.external_ips, ElementsAre(ip("203.0.113.1"), ip("203.0.113.2")));
+  EXPECT_THAT(s.external_ips, ElementsAre(ip("203.0.113.1")));
+  EXPECT_THAT(s.load_balancer_ips, ElementsAre(ip("203.0.113.2")));
   EXPECT_THAT(s.ports, ElementsAre(ServicePort{"a", IPPROTO_TCP, 80, 30080}, ServicePort{"b", IPPROTO_UDP, 80, 0}));
   EXPECT_EQ(s.affinity_seconds, 10800u);
   EXPECT_TRUE(s.external_local);
@@ -199,17 +200,130 @@ TEST(ParseService, NamesEachThingItCannotUseAndKeepsTheRest) {
   }
 }
 
-TEST(ParseService, DoesNotServeALimitedLoadBalancerToEverybody) {
-  std::vector<std::string> problems;
-  const Service s = parse_service(
-      *object(
-          R"({"metadata": {"namespace": "d", "name": "x"}, "spec": {"type": "LoadBalancer", "clusterIP": "10.96.0.1",
-    "loadBalancerSourceRanges": ["192.0.2.0/24"], "ports": [{"port": 80}]}, "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.2"}]}}})"),
+Service load_balancer(std::string_view ranges, std::string_view annotations, std::vector<std::string>& problems) {
+  return parse_service(
+      *object(fmt::format(
+          R"({{"metadata": {{"namespace": "d", "name": "x", "annotations": {}}}, "spec": {{"type": "LoadBalancer",
+    "clusterIPs": ["10.96.0.1", "fd00:96::1"], "externalIPs": ["203.0.113.1", "203.0.113.2"],
+    "loadBalancerSourceRanges": {}, "ports": [{{"port": 80, "nodePort": 30080}}]}},
+    "status": {{"loadBalancer": {{"ingress": [{{"ip": "203.0.113.2"}}, {{"ip": "2001:db8:1::2"}}]}}}}}})",
+          annotations, ranges)),
       problems);
-  EXPECT_THAT(s.external_ips, IsEmpty());
-  EXPECT_EQ(s.ports.size(), 1u);
-  ASSERT_EQ(problems.size(), 1u);
-  EXPECT_THAT(problems[0], HasSubstr("loadBalancerSourceRanges"));
+}
+
+TEST(ParseService, LoadBalancerSourceRanges) {
+  struct Case {
+    int line;
+    const char *ranges, *annotations;
+    bool limited;
+    const char* want;
+    std::vector<const char*> problems;
+  };
+  const Case cases[] = {
+      {__LINE__, "[]", "{}", false, "", {}},
+      {__LINE__, R"(["192.0.2.9/24", "2001:db8::/32"])", "{}", true, "192.0.2.0/24 2001:db8::/32 ", {}},
+      {__LINE__, R"(["10.1.0.0/16", " 10.0.0.0/8 ", "10.0.0.0/8"])", "{}", true, "10.0.0.0/8 ", {}},
+      {__LINE__, R"(["0.0.0.0/0"])", "{}", true, "0.0.0.0/0 ", {}},
+      {__LINE__, R"(["192.0.2.0/33", "10.0.0.0/8", "x"])", "{}", true, "10.0.0.0/8 ", {"192.0.2.0/33", "\"x\""}},
+      // Nobody: the opposite of what was asked would be everybody.
+      {__LINE__, R"(["nonsense"])", "{}", true, "", {"spec.loadBalancerSourceRanges"}},
+      {__LINE__,
+       "[]",
+       R"({"service.beta.kubernetes.io/load-balancer-source-ranges": "10.0.0.0/8, 192.0.2.0/24,"})",
+       true,
+       "10.0.0.0/8 192.0.2.0/24 ",
+       {"service.beta.kubernetes.io/load-balancer-source-ranges"}},
+      // The field has precedence.
+      {__LINE__,
+       R"(["10.0.0.0/8"])",
+       R"({"service.beta.kubernetes.io/load-balancer-source-ranges": "192.0.2.0/24"})",
+       true,
+       "10.0.0.0/8 ",
+       {}},
+  };
+  for (const Case& c : cases) {
+    std::vector<std::string> problems;
+    const Service s = load_balancer(c.ranges, c.annotations, problems);
+    std::string got;
+    for (const Cidr& r : s.source_ranges) got += r.text() + " ";
+    EXPECT_EQ(got, c.want) << c.line;
+    EXPECT_EQ(s.limited, c.limited) << c.line;
+    ASSERT_EQ(problems.size(), c.problems.size()) << c.line;
+    for (std::size_t i = 0; i < problems.size(); ++i) EXPECT_THAT(problems[i], HasSubstr(c.problems[i])) << c.line;
+    EXPECT_THAT(s.external_ips, ElementsAre(ip("203.0.113.1"))) << "the other is the balancer's";
+    EXPECT_THAT(s.load_balancer_ips, ElementsAre(ip("203.0.113.2"), ip("2001:db8:1::2")));
+  }
+}
+
+TEST(MakeServiceState, SourceRangesAreTheBalancersOnly) {
+  std::vector<std::string> problems;
+  const Service s = load_balancer(R"(["198.51.100.0/24", "192.0.2.0/24"])", "{}", problems);
+  const auto state = make_service_state(s, {{s.ports[0], endpoints({"r"})}},
+                                        {.name = "n1", .addresses = {ip("192.0.2.11"), ip("2001:db8::11")}});
+  int limited = 0;
+  for (const Frontend& f : state.frontends) {
+    if (!f.limited) continue;
+    ++limited;
+    if (f.family == AF_INET) {
+      // This node is inside, so it may use the address from the address itself.
+      EXPECT_EQ(f.addr, ip("203.0.113.2"));
+      EXPECT_THAT(f.sources, ElementsAre(*Cidr::parse("192.0.2.0/24"), *Cidr::parse("198.51.100.0/24"),
+                                         *Cidr::parse("203.0.113.2/32")));
+    } else {
+      EXPECT_EQ(f.addr, ip("2001:db8:1::2"));
+      EXPECT_THAT(f.sources, IsEmpty()) << "no range of this family: nobody";
+    }
+  }
+  EXPECT_EQ(limited, 2);
+}
+
+TEST(Weights, AreSharesOfNewConnections) {
+  const auto of = [](std::vector<std::uint16_t> weights) {
+    std::vector<Endpoint> e = endpoints(std::vector<std::string>(weights.size(), "rL"));
+    for (std::size_t i = 0; i < e.size(); ++i) e[i].weight = weights[i];
+    return select_endpoints(e, {.name = "n1"}, AF_INET);
+  };
+  EXPECT_EQ(chosen(of({1, 1}).cluster), "0,1");
+  EXPECT_EQ(chosen(of({3, 1}).cluster), "0,0,0,1");
+  EXPECT_EQ(chosen(of({3, 1}).local), "0,0,0,1");
+  EXPECT_EQ(chosen(of({100, 50}).cluster), "0,0,1") << "a common divisor";
+  EXPECT_EQ(chosen(of({1, 0}).cluster), "0");
+  EXPECT_EQ(chosen(of({1, 0}).draining), "1") << "its flows stay";
+  EXPECT_EQ(chosen(of({0, 0}).cluster), "0,1") << "they are all there is";
+  std::vector<std::uint16_t> many(100, 100);
+  many[0] = 1;
+  const auto big = of(many).cluster;
+  EXPECT_LE(big.size(), 1200u);
+  EXPECT_EQ(std::ranges::count(big, big[0]), 1) << "nobody who has a weight loses it";
+}
+
+TEST(Weights, ComeFromTheSliceOrTheService) {
+  const auto annotated = [](std::string_view text) {
+    return *object(fmt::format(R"({{"metadata": {{"annotations": {{"hawser.io/endpoint-weights": "{}"}}}}}})", text));
+  };
+  std::vector<std::string> problems;
+  const auto problem = [&](std::string p) { problems.push_back(std::move(p)); };
+  const std::vector<EndpointWeight> want = {{ip("10.244.1.2"), 3}, {ip("fd00::1"), 0}};
+  EXPECT_EQ(parse_weights(annotated("10.244.1.2=3, fd00::1=0"), problem), want);
+  EXPECT_THAT(problems, IsEmpty());
+  for (const char* wrong : {"x", "10.0.0.1", "10.0.0.1=", "10.0.0.1=101", "10.0.0.1=-1", "=1", "10.0.0.1=1x", ","}) {
+    problems.clear();
+    EXPECT_THAT(parse_weights(annotated(wrong), problem), IsEmpty()) << wrong;
+    EXPECT_FALSE(problems.empty()) << wrong;
+  }
+  auto slice = *object(R"({"metadata": {"namespace": "d", "labels": {"kubernetes.io/service-name": "web"},
+    "annotations": {"hawser.io/endpoint-weights": "10.244.1.2=7"}}, "addressType": "IPv4",
+    "endpoints": [{"addresses": ["10.244.1.2"]}, {"addresses": ["10.244.1.3"]}]})");
+  const Slice parsed = parse_slice(slice, "n1", problems);
+  EXPECT_EQ(parsed.endpoints.at(0).weight, 7);
+  EXPECT_EQ(parsed.endpoints.at(1).weight, 1);
+  // The Service's word has precedence.
+  const Service s{.key = "d/x",
+                  .ports = {{.protocol = 6, .port = 80}},
+                  .cluster_ips = {ip("10.96.0.1")},
+                  .weights = {{endpoints({"r"})[0].target.addr, 2}}};
+  const auto state = make_service_state(s, {{s.ports[0], endpoints({"r", "r"})}}, {.name = "n1"});
+  EXPECT_EQ(chosen(state.frontends.at(0).targets), "0,0,1");
 }
 
 std::string slice_json(std::string_view name, std::string_view endpoints,

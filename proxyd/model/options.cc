@@ -33,11 +33,26 @@ Result<std::vector<Cidr>> parse_node_port_addresses(const std::vector<std::strin
   return r;
 }
 
+std::vector<Cidr> without_nested(std::vector<Cidr> ranges) {
+  // A range sorts before those inside it, and after the widest with the same first address.
+  for (Cidr& c : ranges) c = c.network();
+  std::ranges::sort(ranges);
+  std::vector<Cidr> r;
+  for (const Cidr& c : ranges) {
+    if (r.empty() || !r.back().contains(c)) r.push_back(c);
+  }
+  return r;
+}
+
 bool serves_node_ports(const TrafficOptions& o, const IpAddr& address) {
   // Loopback of IPv6 never: kube-proxy does not either, and nothing could bring the answer back.
   if (is_loopback(address) && !(o.localhost_node_ports && address.is_v4())) return false;
-  return o.node_port_addresses.empty() ||
-         std::ranges::any_of(o.node_port_addresses, [&](const Cidr& c) { return c.contains(address); });
+  bool limited = false;
+  for (const Cidr& c : o.node_port_addresses) {
+    if (c.contains(address)) return true;
+    limited = limited || c.family() == address.family();
+  }
+  return !limited;
 }
 
 Result<> check(const TrafficOptions& o) {

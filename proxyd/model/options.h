@@ -29,7 +29,8 @@ struct TrafficOptions {
   std::string local_interface = {};        // kBridgeInterface, kInterfacePrefix: 1 to 15 characters
   bool masquerade_all = false;             // everything to a cluster IP
   std::uint32_t masquerade_mark = 0x4000;  // one bit, 1 << masqueradeBit; kube-proxy's default is bit 14
-  // Where node ports are served: those of this node's addresses that are in one of these. None: on all but loopback.
+  // Where node ports are served: those of this node's addresses that are in one of these. None of a family: on all of
+  // that family. Never on loopback, unless the next field says so.
   // "primary" is the node's own addresses as /32 and /128, see parse_node_port_addresses().
   std::vector<Cidr> node_port_addresses = {};
   bool localhost_node_ports = false;     // node ports on 127.0.0.0/8 too, for processes of this node
@@ -40,6 +41,9 @@ struct TrafficOptions {
 // kube-proxy's nodePortAddresses: CIDRs, or the one word "primary", which stands for `node_addresses`.
 [[nodiscard]] Result<std::vector<Cidr>> parse_node_port_addresses(const std::vector<std::string>& texts,
                                                                   const std::vector<IpAddr>& node_addresses);
+
+// Without those that another of them contains, sorted. Ranges of a kernel set must not overlap.
+[[nodiscard]] std::vector<Cidr> without_nested(std::vector<Cidr> ranges);
 
 // True if node ports are served on `address`, one of this node's.
 [[nodiscard]] bool serves_node_ports(const TrafficOptions& o, const IpAddr& address);

@@ -2,17 +2,33 @@
 #include "proxyd/model/service_port.h"
 
 #include <algorithm>
+#include <charconv>
+#include <ranges>
 #include <set>
 #include <tuple>
 
 #include <fmt/format.h>
 #include <netinet/in.h>
 
+#include "proxyd/model/options.h"
+
 namespace hawser::proxy {
 namespace {
 
 constexpr std::int64_t kDefaultAffinitySeconds = 10800;
 constexpr std::int64_t kMaxAffinitySeconds = 86400;
+constexpr std::string_view kSourceRangesAnnotation = "service.beta.kubernetes.io/load-balancer-source-ranges";
+
+std::string_view trimmed(std::string_view s) {
+  const auto first = s.find_first_not_of(" \t\n");
+  if (first == std::string_view::npos) return {};
+  return s.substr(first, s.find_last_not_of(" \t\n") - first + 1);
+}
+
+// Of a list with commas.
+void for_each_part(std::string_view text, const std::function<void(std::string_view)>& each) {
+  for (const auto part : std::views::split(text, ',')) each(std::string_view(part));
+}
 
 struct Reader {
   const kube::Object& o;
@@ -41,18 +57,38 @@ struct Reader {
       if (v.is_string()) add_ip("spec.externalIPs", v.get_string(), s.external_ips);
     }
     if (kube::str(o, {"spec", "type"}) != "LoadBalancer") return;
-    const bool limited = !kube::arr(o, {"spec", "loadBalancerSourceRanges"}).empty();
-    const auto& ingress = kube::arr(o, {"status", "loadBalancer", "ingress"});
-    if (limited && !ingress.empty()) {
-      // Serving it to everybody would be the opposite of what was asked.
-      return problem("spec.loadBalancerSourceRanges: not supported, so its load balancer addresses are not served");
-    }
-    for (const auto& v : ingress) {
+    for (const auto& v : kube::arr(o, {"status", "loadBalancer", "ingress"})) {
       const auto& item = kube::as_obj(v);
       const auto ip = kube::str(item, {"ip"});
       if (!ip.empty() && kube::str(item, {"ipMode"}) != "Proxy")
-        add_ip("status.loadBalancer.ingress", ip, s.external_ips);
+        add_ip("status.loadBalancer.ingress", ip, s.load_balancer_ips);
     }
+    // An address that is both is the balancer's, whose source ranges then hold.
+    std::erase_if(s.external_ips, [&](const IpAddr& a) {
+      return std::ranges::find(s.load_balancer_ips, a) != s.load_balancer_ips.end();
+    });
+    read_source_ranges();
+  }
+
+  // A list of which nothing can be used still limits: to nobody. Serving everybody would be the opposite of what was
+  // asked.
+  void add_source_range(std::string_view field, std::string_view text) {
+    text = trimmed(text);
+    s.limited = true;
+    auto c = Cidr::parse(text);
+    if (!c) return problem(fmt::format("{}: \"{}\" is not a range of addresses", field, text));
+    s.source_ranges.push_back(*c);
+  }
+
+  void read_source_ranges() {
+    for (const auto& v : kube::arr(o, {"spec", "loadBalancerSourceRanges"})) {
+      if (v.is_string()) add_source_range("spec.loadBalancerSourceRanges", v.get_string());
+    }
+    const auto text = trimmed(kube::str(o, {"metadata", "annotations", kSourceRangesAnnotation}));
+    if (!s.limited && !text.empty()) {
+      for_each_part(text, [&](std::string_view part) { add_source_range(kSourceRangesAnnotation, part); });
+    }
+    s.source_ranges = without_nested(std::move(s.source_ranges));
   }
 
   void read_port(const kube::Object& p, std::set<std::tuple<std::uint8_t, std::int64_t>>& seen) {
@@ -92,6 +128,7 @@ struct Reader {
     std::set<std::tuple<std::uint8_t, std::int64_t>> seen;
     for (const auto& p : kube::arr(o, {"spec", "ports"})) read_port(kube::as_obj(p), seen);
     read_affinity();
+    s.weights = parse_weights(o, [&](std::string text) { problem(std::move(text)); });
     s.external_local = kube::str(o, {"spec", "externalTrafficPolicy"}) == "Local";
     s.internal_local = kube::str(o, {"spec", "internalTrafficPolicy"}) == "Local";
     const std::int64_t check = kube::num(o, {"spec", "healthCheckNodePort"});
@@ -119,6 +156,27 @@ std::string_view protocol_name(std::uint8_t number) {
     default:
       return "";
   }
+}
+
+std::vector<EndpointWeight> parse_weights(const kube::Object& o, const std::function<void(std::string)>& problem) {
+  std::vector<EndpointWeight> r;
+  const auto text = trimmed(kube::str(o, {"metadata", "annotations", kWeightsAnnotation}));
+  if (text.empty()) return r;
+  for_each_part(text, [&](std::string_view part) {
+    part = trimmed(part);
+    const auto equals = part.find('=');
+    const auto addr = IpAddr::parse(trimmed(part.substr(0, equals)));
+    const auto number = equals == std::string_view::npos ? std::string_view() : trimmed(part.substr(equals + 1));
+    std::uint32_t weight = 0;
+    const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), weight);
+    if (!addr || number.empty() || error != std::errc() || end != number.data() + number.size() ||
+        weight > kMaxWeight) {
+      problem(fmt::format("annotation {}: \"{}\" is not address=0..{}", kWeightsAnnotation, part, kMaxWeight));
+      return;
+    }
+    r.push_back({*addr, static_cast<std::uint16_t>(weight)});
+  });
+  return r;
 }
 
 Service parse_service(const kube::Object& o, std::vector<std::string>& problems) {

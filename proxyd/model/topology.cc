@@ -2,6 +2,7 @@
 #include "proxyd/model/topology.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace hawser::proxy {
 namespace {
@@ -29,10 +30,34 @@ Refs narrowed_by_hints(const Refs& ready, const NodeInfo& node) {
   return ready;
 }
 
+constexpr std::uint32_t kMaxWeighted = 1024;  // entries of one list whose weights are not all alike
+
 std::vector<Target> targets(const Refs& refs) {
+  std::uint32_t divisor = 0, sum = 0;
+  for (const Endpoint* e : refs) {
+    divisor = std::gcd(divisor, e->weight);
+    sum += e->weight;
+  }
   std::vector<Target> r;
   r.reserve(refs.size());
-  for (const Endpoint* e : refs) r.push_back(e->target);
+  // All 0: the endpoints are all there is, so they share alike.
+  if (divisor == 0) divisor = 1;
+  // Rounded up, so that nobody who has a weight loses it.
+  const std::uint32_t scale = std::max(divisor, (sum + kMaxWeighted - 1) / kMaxWeighted);
+  for (const Endpoint* e : refs) {
+    const std::uint32_t times = sum == 0 ? 1 : (e->weight + scale - 1u) / scale;
+    r.insert(r.end(), times, e->target);
+  }
+  return r;
+}
+
+std::vector<Target> draining(const Refs& ending, const Refs& ready) {
+  std::vector<Target> r;
+  for (const Endpoint* e : ending) r.push_back(e->target);
+  for (const Endpoint* e : ready) {
+    if (e->weight == 0) r.push_back(e->target);
+  }
+  std::ranges::sort(r);
   return r;
 }
 
@@ -53,7 +78,7 @@ Selection select_endpoints(std::span<const Endpoint> endpoints, const NodeInfo& 
   Selection s;
   s.cluster = targets(ready.empty() ? ending : narrowed_by_hints(ready, node));
   s.local = targets(ready_local.empty() ? ending_local : ready_local);
-  s.draining = targets(ending);
+  s.draining = draining(ending, ready);
   return s;
 }
 

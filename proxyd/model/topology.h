@@ -19,14 +19,18 @@ namespace hawser::proxy {
 
 struct NodeInfo {
   std::string name;
-  std::string zone;  // label topology.kubernetes.io/zone, may be empty
+  std::string zone;                    // label topology.kubernetes.io/zone, may be empty
+  std::vector<IpAddr> addresses = {};  // status.addresses
   bool operator==(const NodeInfo&) const = default;
 };
 
+// Lists are sorted; an endpoint of weight n is in `cluster` and `local` n times (weights with a common divisor, or too
+// large for the kernel, are made smaller together).
 struct Selection {
   std::vector<Target> cluster;
   std::vector<Target> local;
-  // Serve while they terminate but get no new connections: their flows go on until they are gone [P74].
+  // Get no new connections, but the flows that they have go on: those that serve while they terminate [P74], and those
+  // of weight 0.
   std::vector<Target> draining;
   bool operator==(const Selection&) const = default;
 };

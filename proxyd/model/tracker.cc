@@ -86,8 +86,13 @@ bool Tracker::on_node(const kube::ObjectPtr&, const kube::ObjectPtr& current) {
   node_eligible_ = current && eligible(*current);
   if (!current) return false;
   std::string zone(kube::str(*current, {"metadata", "labels", "topology.kubernetes.io/zone"}));
-  if (zone == node_.zone) return false;
+  std::vector<IpAddr> addresses;
+  for (const auto& v : kube::arr(*current, {"status", "addresses"})) {
+    if (auto a = IpAddr::parse(kube::str(kube::as_obj(v), {"address"}))) addresses.push_back(*a);
+  }
+  if (zone == node_.zone && addresses == node_.addresses) return false;
   node_.zone = std::move(zone);
+  node_.addresses = std::move(addresses);
   for (const auto& [key, s] : services_) touched_.insert(key);
   return true;
 }

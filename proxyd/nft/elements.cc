@@ -62,6 +62,8 @@ std::vector<std::pair<SideId, WantedSide>> sides_of(const Frontend& f) {
       w.side.remember = nft::Verdict{nft::Verdict::Kind::kGoto, chain_name(*w.remember)};
     }
   }
+  w.side.limited = f.limited;
+  w.side.sources = f.sources;
   r.emplace_back(id, std::move(w));
   if (f.reach != Reach::kExternalLocal || f.targets.empty()) return r;
   id.local = true;
@@ -77,13 +79,19 @@ std::vector<Target> assign_slots(const std::vector<Target>& have, const std::vec
   std::vector<Target> slots(want.size());
   std::vector<Target> rest;
   rest.reserve(want.size());
-  for (const Target& t : want) {
-    const auto at = std::ranges::find(have, t);
+  auto from = have.begin();
+  for (std::size_t n = 0; n < want.size(); ++n) {
+    const Target& t = want[n];
+    // Doubles of a weighted target stand together: the next one has a later slot.
+    if (n == 0 || want[n - 1] != t) from = have.begin();
+    const auto at = std::find(from, have.end(), t);
     const auto i = static_cast<std::size_t>(at - have.begin());
     if (at != have.end() && i < slots.size()) {
       slots[i] = t;
+      from = at + 1;
     } else {
       rest.push_back(t);
+      from = have.end();
     }
   }
   auto next = rest.begin();
@@ -114,6 +122,26 @@ nft::Element hairpin_element(const IpAddr& a) {
   nft::Element e;
   e.key.field(nft::Bytes::ip(a)).field(nft::Bytes::ip(a));
   return e;
+}
+
+nft::Element source_element(const SideId& id, const Cidr& range) {
+  nft::Bytes first = key_of(id), last = first;
+  first.field(nft::Bytes::ip(range.network().addr()));
+  last.field(nft::Bytes::ip(range.last()));
+  return {.key = first, .data = nft::RangeEnd{last}};
+}
+
+std::optional<Cidr> source_of(const nft::Element& e, const SideId& id) {
+  const auto* end = std::get_if<nft::RangeEnd>(&e.data);
+  const std::size_t n = addr_bytes(id.family()), at = key_of(id).padded().size();
+  if (end == nullptr || e.key.size() < at + n || end->key.size() < at + n) return std::nullopt;
+  const auto first = IpAddr::from_bytes(e.key.sub(at, n)), last = IpAddr::from_bytes(end->key.sub(at, n));
+  if (!first || !last) return std::nullopt;
+  for (int prefix = 0; prefix <= first->bits(); ++prefix) {
+    const Cidr c(*first, prefix);
+    if (c.network() == c && c.last() == *last && source_element(id, c) == e) return c;
+  }
+  return std::nullopt;
 }
 
 std::string verdict_map(const SideId& id) {

@@ -30,6 +30,8 @@ struct Side {
   std::optional<nft::Verdict> verdict;   // none: no element
   std::optional<nft::Verdict> remember;  // of the affinity map
   std::vector<Target> slots;             // a target without address: no element for that slot
+  bool limited = false;                  // to `sources`, sorted
+  std::vector<Cidr> sources;
   bool operator==(const Side&) const = default;
 };
 
@@ -49,12 +51,14 @@ struct WantedSide {
 [[nodiscard]] nft::Bytes slot_key(const SideId& id, std::uint32_t slot);
 [[nodiscard]] nft::Bytes bytes_of(const Target& t);
 [[nodiscard]] nft::Element hairpin_element(const IpAddr& a);
+[[nodiscard]] nft::Element source_element(const SideId& id, const Cidr& range);
 // The maps that hold a side's verdict, slots and affinity time.
 [[nodiscard]] std::string verdict_map(const SideId& id);
 [[nodiscard]] std::string slot_map(const SideId& id);
 [[nodiscard]] std::string remember_map(const SideId& id);
 
 // The inverse, for reading back. Nothing: no key or target that this program writes.
+[[nodiscard]] std::optional<Cidr> source_of(const nft::Element& e, const SideId& id);
 [[nodiscard]] std::optional<Target> target_of(const nft::Bytes& b, int family);
 struct KeyParts {
   SideId id;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include <netinet/in.h>
 #include <sys/socket.h>
 
 namespace hawser::proxy {
@@ -15,8 +16,8 @@ using nft::Verdict;
 using Hook = nft::BaseHook::Hook;
 
 constexpr int kFamilies[] = {AF_INET, AF_INET6};
-constexpr std::uint32_t kMaxAffinityEntries = 1u << 18;  // a family; beyond it new clients are not remembered
-constexpr std::int32_t kDnatPriority = -100;             // NF_IP_PRI_NAT_DST
+constexpr std::uint16_t kClosedPort = 1;      // tcpmux, which no one serves by UDP
+constexpr std::int32_t kDnatPriority = -100;  // NF_IP_PRI_NAT_DST
 // One before everybody else's source NAT (100): a connection takes its source from the first chain that gives it one,
 // and only this chain clears our marks.
 constexpr std::int32_t kSnatPriority = 99;
@@ -31,15 +32,18 @@ Verdict jump(std::string chain) {
 const char* family_word(int family) {
   return family == AF_INET ? "ip" : "ip6";
 }
-char family_digit(int family) {
-  return family == AF_INET ? '4' : '6';
-}
-nft::DataType addr_type(int family) {
-  return family == AF_INET ? nft::DataType::kIpv4Addr : nft::DataType::kIpv6Addr;
+// Whether a pod's packet can be told from others.
+bool knows_pods(const LayoutOptions& o, int family) {
+  if (o.detect_local != DetectLocal::kCidr) return o.detect_local != DetectLocal::kNone;
+  return !fixed_ranges(SetRole::kPods, family, o).empty();
 }
 
-bool has_pods(const LayoutOptions& o, int family) {
-  return std::ranges::any_of(o.cluster_cidrs, [&](const Cidr& c) { return c.family() == family; });
+// Adds the match on packets from pods (or, by kNeq, on the others), for options that know_pods().
+RuleBuilder& match_pods(RuleBuilder&& b, int family, Op op, const LayoutOptions& o) {
+  if (o.detect_local == DetectLocal::kCidr)
+    return b.match_set({nft::ip_saddr(family)}, set_name(SetRole::kPods, family), op);
+  return b.match_iifname(o.detect_local == DetectLocal::kInterfacePrefix ? o.local_interface + "*" : o.local_interface,
+                         op);
 }
 
 // A rule that looks a frontend up. Keys without an address say the family themselves.
@@ -59,6 +63,13 @@ std::vector<nft::Field> original_key(int family, bool node_port) {
 
 void add_lookups(std::vector<nft::Rule>& r, const std::string& chain, bool node_port) {
   for (const int family : kFamilies) {
+    if (!node_port) {
+      r.push_back(RuleBuilder(chain)
+                      .match_set(frontend_key(family, false), set_name(SetRole::kLimited, family))
+                      .verdict(jump("sources"))
+                      .comment("loadBalancerSourceRanges")
+                      .build());
+    }
     const auto look = [&](SetRole role, const char* comment) {
       r.push_back(frontend_rule(chain, family, node_port)
                       .vmap(frontend_key(family, node_port), set_name(role, family))
@@ -70,6 +81,61 @@ void add_lookups(std::vector<nft::Rule>& r, const std::string& chain, bool node_
     // A packet may be between the look-up of its frontend and that of its slot when a transaction takes the slot away.
     // It then comes back here and finds the new state.
     look(node_port ? SetRole::kNodePorts : SetRole::kServices, "again, if changed meanwhile");
+  }
+}
+
+// What is to a cluster IP but to no frontend: an answer instead of a way out through the default route [P30].
+void add_cluster_ips(std::vector<nft::Rule>& r, const LayoutOptions& o) {
+  for (const int family : kFamilies) {
+    const std::vector<nft::Field> to = {nft::ip_daddr(family)};
+    const std::string ips = set_name(SetRole::kClusterIps, family);
+    if (o.icmp_echo)
+      r.push_back(RuleBuilder("services").match_echo_request(family).match_set(to, ips).redirect().build());
+    r.push_back(RuleBuilder("services").match_set(to, ips).verdict(jump(kRejectChain)).comment("no such port").build());
+    if (!fixed_ranges(SetRole::kServiceRanges, family, o).empty()) {
+      r.push_back(
+          RuleBuilder("services").match_set(to, set_name(SetRole::kServiceRanges, family)).verdict(kDrop).build());
+    }
+  }
+}
+
+void add_sources(std::vector<nft::Rule>& r) {
+  for (const int family : kFamilies) {
+    auto key = frontend_key(family, false);
+    key.push_back(nft::ip_saddr(family));
+    r.push_back(RuleBuilder("sources").match_set(key, set_name(SetRole::kSources, family)).verdict(kReturn).build());
+  }
+  r.push_back(RuleBuilder("sources").verdict(kDrop).build());
+}
+
+void add_reject(std::vector<nft::Rule>& r) {
+  r.push_back(RuleBuilder(kRejectChain).reject_tcp_reset().build());
+  // A datagram of this host that is rejected on its way out fails with EPERM. Sent to a port of loopback where nobody
+  // listens it gets the same ICMP error as others, and its sender ECONNREFUSED.
+  for (const int family : kFamilies) {
+    r.push_back(RuleBuilder(kRejectChain)
+                    .match_nfproto(family)
+                    .match_l4proto(IPPROTO_UDP)
+                    .match_fib_saddr_local()
+                    .dnat(*IpAddr::parse(family == AF_INET ? "127.0.0.1" : "::1"), kClosedPort)
+                    .build());
+  }
+  r.push_back(RuleBuilder(kRejectChain).reject_port_unreachable().build());
+}
+
+void add_node_port_entry(std::vector<nft::Rule>& r, const LayoutOptions& o) {
+  if (o.node_port_addresses.empty()) {
+    r.push_back(RuleBuilder("services").match_fib_daddr_local().verdict(jump("node-ports")).build());
+    return;
+  }
+  for (const int family : kFamilies) {
+    RuleBuilder b("services");
+    if (fixed_ranges(SetRole::kNodePortAddresses, family, o).empty()) {
+      b.match_nfproto(family);
+    } else {
+      b.match_set({nft::ip_daddr(family)}, set_name(SetRole::kNodePortAddresses, family));
+    }
+    r.push_back(b.match_fib_daddr_local().verdict(jump("node-ports")).build());
   }
 }
 
@@ -86,11 +152,12 @@ void add_node_ports(std::vector<nft::Rule>& r) {
   add_lookups(r, "node-ports", true);
 }
 
-void add_postrouting(std::vector<nft::Rule>& r) {
-  r.push_back(RuleBuilder("postrouting").match_mark(kAffinityMark, Op::kEq).verdict(jump("remember")).build());
+void add_postrouting(std::vector<nft::Rule>& r, const LayoutOptions& o) {
+  const std::uint32_t remember = affinity_mark(o);
+  r.push_back(RuleBuilder("postrouting").match_mark(remember, Op::kEq).verdict(jump("remember")).build());
   r.push_back(RuleBuilder("postrouting")
-                  .match_mark(kMasqueradeMark, Op::kEq)
-                  .clear_mark_bits(kMasqueradeMark)
+                  .match_mark(o.masquerade_mark, Op::kEq)
+                  .clear_mark_bits(o.masquerade_mark)
                   .masquerade(true)
                   .build());
   for (const int family : kFamilies) {
@@ -102,8 +169,8 @@ void add_postrouting(std::vector<nft::Rule>& r) {
                     .build());
   }
   // To endpoints on the host's own network, which postrouting never sees.
-  r.push_back(RuleBuilder("input").match_mark(kAffinityMark, Op::kEq).verdict(jump("remember")).build());
-  r.push_back(RuleBuilder("remember").clear_mark_bits(kAffinityMark).build());
+  r.push_back(RuleBuilder("input").match_mark(remember, Op::kEq).verdict(jump("remember")).build());
+  r.push_back(RuleBuilder("remember").clear_mark_bits(remember).build());
   for (const bool node_port : {false, true}) {
     for (const int family : kFamilies) {
       r.push_back(frontend_rule("remember", family, node_port)
@@ -116,118 +183,8 @@ void add_postrouting(std::vector<nft::Rule>& r) {
 
 }  // namespace
 
-const std::vector<SetRole>& all_roles() {
-  static const std::vector<SetRole> kAll = {SetRole::kServices,          SetRole::kLocalServices,
-                                            SetRole::kNodePorts,         SetRole::kLocalNodePorts,
-                                            SetRole::kEndpoints,         SetRole::kLocalEndpoints,
-                                            SetRole::kNodePortEndpoints, SetRole::kLocalNodePortEndpoints,
-                                            SetRole::kAffinityServices,  SetRole::kAffinityNodePorts,
-                                            SetRole::kAffinity,          SetRole::kNodePortAffinity,
-                                            SetRole::kHairpin,           SetRole::kPods};
-  return kAll;
-}
-
-std::string set_name(SetRole role, int family) {
-  const char* base = "";
-  switch (role) {
-    case SetRole::kServices:
-      base = "services";
-      break;
-    case SetRole::kLocalServices:
-      base = "local-services";
-      break;
-    case SetRole::kNodePorts:
-      base = "node-ports";
-      break;
-    case SetRole::kLocalNodePorts:
-      base = "local-node-ports";
-      break;
-    case SetRole::kEndpoints:
-      base = "endpoints";
-      break;
-    case SetRole::kLocalEndpoints:
-      base = "local-endpoints";
-      break;
-    case SetRole::kNodePortEndpoints:
-      base = "node-port-endpoints";
-      break;
-    case SetRole::kLocalNodePortEndpoints:
-      base = "local-node-port-endpoints";
-      break;
-    case SetRole::kAffinityServices:
-      base = "affinity-services";
-      break;
-    case SetRole::kAffinityNodePorts:
-      base = "affinity-node-ports";
-      break;
-    case SetRole::kAffinity:
-      base = "affinity";
-      break;
-    case SetRole::kNodePortAffinity:
-      base = "node-port-affinity";
-      break;
-    case SetRole::kHairpin:
-      base = "hairpin";
-      break;
-    case SetRole::kPods:
-      base = "pods";
-      break;
-  }
-  return std::string(base) + family_digit(family);
-}
-
-nft::Set set_spec(SetRole role, int family) {
-  using nft::DataType;
-  const DataType addr = addr_type(family);
-  const std::vector<DataType> vip = {addr, DataType::kInetProto, DataType::kInetService};
-  const std::vector<DataType> port = {DataType::kInetProto, DataType::kInetService};
-  const std::vector<DataType> target = {addr, DataType::kInetService};
-  const auto with = [](std::vector<DataType> v, DataType last) {
-    v.push_back(last);
-    return v;
-  };
-  nft::Set s{.name = set_name(role, family)};
-  switch (role) {
-    case SetRole::kServices:
-    case SetRole::kLocalServices:
-    case SetRole::kAffinityServices:
-      s.key = vip;
-      s.verdict_map = true;
-      break;
-    case SetRole::kNodePorts:
-    case SetRole::kLocalNodePorts:
-    case SetRole::kAffinityNodePorts:
-      s.key = port;
-      s.verdict_map = true;
-      break;
-    case SetRole::kEndpoints:
-    case SetRole::kLocalEndpoints:
-      // "mark" is nft's only named type for a number of 4 bytes in host order, which is what numgen gives.
-      s.key = with(vip, DataType::kMark);
-      s.data = target;
-      break;
-    case SetRole::kNodePortEndpoints:
-    case SetRole::kLocalNodePortEndpoints:
-      s.key = with(port, DataType::kMark);
-      s.data = target;
-      break;
-    case SetRole::kAffinity:
-    case SetRole::kNodePortAffinity:
-      s.key = role == SetRole::kAffinity ? vip : port;
-      s.key.insert(s.key.begin(), addr);
-      s.data = target;
-      s.timeout = s.dynamic = true;
-      s.size = kMaxAffinityEntries;
-      break;
-    case SetRole::kHairpin:
-      s.key = {addr, addr};
-      break;
-    case SetRole::kPods:
-      s.key = {addr};
-      s.interval = true;
-      break;
-  }
-  return s;
+std::uint32_t affinity_mark(const LayoutOptions& o) {
+  return o.masquerade_mark == kAffinityMark ? kAffinityMark << 1 : kAffinityMark;
 }
 
 std::vector<nft::Field> frontend_key(int family, bool node_port) {
@@ -251,28 +208,24 @@ std::vector<nft::Rule> pick_rules(const PickChain& c, const LayoutOptions& o) {
   std::vector<nft::Rule> r;
   if (local) {
     // Pods and this node itself may use every endpoint: back to the look-up that knows them all.
-    if (has_pods(o, c.family)) {
-      r.push_back(RuleBuilder(chain)
-                      .match_set({nft::ip_saddr(c.family)}, set_name(SetRole::kPods, c.family))
-                      .verdict(kReturn)
-                      .build());
+    if (knows_pods(o, c.family)) {
+      r.push_back(match_pods(RuleBuilder(chain), c.family, Op::kEq, o).verdict(kReturn).build());
     }
-    r.push_back(RuleBuilder(chain).match_fib_saddr_local().verdict(kReturn).build());
+    // This node's own packets may go to other nodes' pods, from an address that those cannot answer (127.0.0.1).
+    r.push_back(RuleBuilder(chain).match_fib_saddr_local().set_mark_bits(o.masquerade_mark).verdict(kReturn).build());
     if (c.count == 0) {
       r.push_back(RuleBuilder(chain).verdict(kDrop).build());
       return r;
     }
   }
-  if (c.reach == PickReach::kExternal) r.push_back(RuleBuilder(chain).set_mark_bits(kMasqueradeMark).build());
-  if (c.reach == PickReach::kInternal && has_pods(o, c.family)) {
-    r.push_back(RuleBuilder(chain)
-                    .match_set({nft::ip_saddr(c.family)}, set_name(SetRole::kPods, c.family), Op::kNeq)
-                    .set_mark_bits(kMasqueradeMark)
-                    .build());
+  if (c.reach == PickReach::kExternal || (c.reach == PickReach::kInternal && o.masquerade_all)) {
+    r.push_back(RuleBuilder(chain).set_mark_bits(o.masquerade_mark).build());
+  } else if (c.reach == PickReach::kInternal && knows_pods(o, c.family)) {
+    r.push_back(match_pods(RuleBuilder(chain), c.family, Op::kNeq, o).set_mark_bits(o.masquerade_mark).build());
   }
   const auto key = frontend_key(c.family, c.node_port);
   if (c.affinity_seconds != 0) {
-    r.push_back(RuleBuilder(chain).set_mark_bits(kAffinityMark).build());
+    r.push_back(RuleBuilder(chain).set_mark_bits(affinity_mark(o)).build());
     auto client = key;
     client.insert(client.begin(), nft::ip_saddr(c.family));
     r.push_back(RuleBuilder(chain)
@@ -312,6 +265,7 @@ const std::vector<nft::Chain>& fixed_chains() {
       {"services", {}},
       {"node-ports", {}},
       {"remember", {}},
+      {"sources", {}},
       {kRejectChain, {}},
   };
   return kAll;
@@ -322,22 +276,21 @@ std::vector<nft::Rule> fixed_rules(const LayoutOptions& o) {
   r.push_back(RuleBuilder("prerouting").verdict(jump("services")).build());
   r.push_back(RuleBuilder("output").verdict(jump("services")).build());
   add_lookups(r, "services", false);
-  r.push_back(RuleBuilder("services").match_fib_daddr_local().verdict(jump("node-ports")).build());
+  add_cluster_ips(r, o);
+  add_node_port_entry(r, o);
   add_node_ports(r);
-  add_postrouting(r);
+  add_sources(r);
+  add_postrouting(r, o);
   for (const int family : kFamilies) {
-    if (!has_pods(o, family)) continue;
+    if (!knows_pods(o, family)) continue;
     // A late packet that conntrack does not take for its connection is not translated back; the client would answer the
     // unknown address with a reset and end the connection (kubernetes issue 74839).
-    r.push_back(RuleBuilder("forward")
-                    .match_ct_state(nft::kCtInvalid, Op::kEq)
-                    .match_set({nft::ip_saddr(family)}, set_name(SetRole::kPods, family))
-                    .counter()
-                    .verdict(kDrop)
-                    .build());
+    RuleBuilder b("forward");
+    if (o.detect_local != DetectLocal::kCidr) b.match_nfproto(family);
+    b.match_ct_state(nft::kCtInvalid, Op::kEq);
+    r.push_back(match_pods(std::move(b), family, Op::kEq, o).counter().verdict(kDrop).build());
   }
-  r.push_back(RuleBuilder(kRejectChain).reject_tcp_reset().build());
-  r.push_back(RuleBuilder(kRejectChain).reject_port_unreachable().build());
+  add_reject(r);
   return r;
 }
 

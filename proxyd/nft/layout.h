@@ -26,13 +26,13 @@ inline constexpr const char* kTable = "hawser-proxy";
 inline constexpr nft::Family kTableFamily = nft::Family::kInet;
 inline constexpr const char* kRejectChain = "reject-no-endpoint";
 
-// Packet mark bits, set in prerouting or output and cleared in postrouting. 0x4000 is kube-proxy's, and people's
-// firewalls know it; the mark must not outlive postrouting, or the VXLAN packet around this one would be masqueraded as
-// well.
-inline constexpr std::uint32_t kMasqueradeMark = 0x4000;
-inline constexpr std::uint32_t kAffinityMark = 0x2000;
-
 using LayoutOptions = TrafficOptions;
+
+// Packet mark bits, set in prerouting or output and cleared in postrouting. That of masquerade is an option: 0x4000 is
+// kube-proxy's, and people's firewalls know it. A mark must not outlive postrouting, or the VXLAN packet around this
+// one would be masqueraded as well.
+inline constexpr std::uint32_t kAffinityMark = 0x2000;
+[[nodiscard]] std::uint32_t affinity_mark(const LayoutOptions& o);  // another if the masquerade bit is that one
 
 // Sets of one family by role. `local` is the second look-up of externalTrafficPolicy Local.
 enum class SetRole : std::uint8_t {
@@ -49,10 +49,17 @@ enum class SetRole : std::uint8_t {
   kAffinity,
   kNodePortAffinity,  // client . frontend -> target, by rules
   kHairpin,           // address . same address
-  kPods,              // ranges
+  kLimited,           // frontends with source ranges
+  kSources,           // frontend . range
+  kClusterIps,        // addresses
+  kPods,
+  kNodePortAddresses,
+  kServiceRanges,  // ranges, from the options
 };
 [[nodiscard]] const std::vector<SetRole>& all_roles();
 [[nodiscard]] std::string set_name(SetRole role, int family);
+// What the options say a set of ranges holds; empty for every other role.
+[[nodiscard]] std::vector<Cidr> fixed_ranges(SetRole role, int family, const LayoutOptions& o);
 [[nodiscard]] nft::Set set_spec(SetRole role, int family);
 
 enum class PickReach : std::uint8_t { kInternal, kExternal, kLocal };

@@ -94,6 +94,17 @@ TEST_F(NftBackendTest, EveryKindOfFrontend) {
   Frontend local_nowhere = local;
   local_nowhere.addr = ip("203.0.113.2");
   local_nowhere.targets = local_nowhere.local = {};
+  Frontend limited = vip("203.0.113.3", pods({1}));
+  limited.reach = Reach::kExternal;
+  limited.limited = true;
+  limited.sources = {*Cidr::parse("192.0.2.0/24"), *Cidr::parse("198.51.100.1/32")};
+  Frontend nobody{.addr = ip("2001:db8:1::3"),
+                  .family = AF_INET6,
+                  .protocol = IPPROTO_TCP,
+                  .port = 80,
+                  .targets = {{ip("fd00:10::1"), 8080}},
+                  .limited = true};
+  const Frontend weighted = vip("10.96.0.5", pods({1, 1, 2}));
   Frontend udp = vip("10.96.0.53", pods({1}));
   udp.protocol = IPPROTO_UDP;
   udp.port = 53;
@@ -107,11 +118,14 @@ TEST_F(NftBackendTest, EveryKindOfFrontend) {
   six_port.addr = {};
   six_port.reach = Reach::kExternal;
   six_port.port = 30082;
-  apply(
-      state({{.key = "d/a", .frontends = {vip("10.96.0.1", pods({1, 2, 3})), node_port}, .local_addrs = {pod(1).addr}},
-             {.key = "d/b", .frontends = {affinity, vip("10.96.0.3", {}), drop}},
-             {.key = "d/c", .frontends = {local, local_none, local_nowhere}, .local_addrs = {pod(1).addr}},
-             {.key = "d/d", .frontends = {udp, six, six_port}, .local_addrs = {ip("fd00:10::1")}}}));
+  apply(state({{.key = "d/a",
+                .frontends = {vip("10.96.0.1", pods({1, 2, 3})), node_port},
+                .cluster_ips = {ip("10.96.0.1"), ip("fd00:96::9")},
+                .local_addrs = {pod(1).addr}},
+               {.key = "d/e", .frontends = {limited, nobody, weighted}, .cluster_ips = {ip("10.96.0.5")}},
+               {.key = "d/b", .frontends = {affinity, vip("10.96.0.3", {}), drop}},
+               {.key = "d/c", .frontends = {local, local_none, local_nowhere}, .local_addrs = {pod(1).addr}},
+               {.key = "d/d", .frontends = {udp, six, six_port}, .local_addrs = {ip("fd00:10::1")}}}));
   hawser::testing::expect_golden("proxyd/nft/testdata/every_kind.txt", list());
 }
 
@@ -140,9 +154,16 @@ TEST(AssignSlots, KeepsThoseThatStay) {
     std::vector<int> have, want, slots;
   };
   const Case cases[] = {
-      {{}, {1, 2}, {1, 2}},        {{1, 2, 3}, {1, 3}, {1, 3}},  // the last moves into the hole
-      {{1, 2, 3}, {2, 3}, {3, 2}}, {{1, 2}, {1, 2, 3}, {1, 2, 3}}, {{2, 1}, {1, 2}, {2, 1}},  // order is the kernel's
-      {{1, 2, 3}, {}, {}},         {{1, 2}, {3, 4}, {3, 4}},
+      {{}, {1, 2}, {1, 2}},
+      {{1, 2, 3}, {1, 3}, {1, 3}},  // the last moves into the hole
+      {{1, 2, 3}, {2, 3}, {3, 2}},
+      {{1, 2}, {1, 2, 3}, {1, 2, 3}},
+      {{2, 1}, {1, 2}, {2, 1}},  // order is the kernel's
+      {{1, 2, 3}, {}, {}},
+      {{1, 2}, {3, 4}, {3, 4}},
+      {{1, 2}, {1, 1, 2}, {1, 2, 1}},
+      {{1, 2, 1}, {1, 1, 2}, {1, 2, 1}},
+      {{1, 1, 2}, {1, 2}, {1, 2}},  // weights
   };
   for (const Case& c : cases) EXPECT_EQ(assign_slots(pods(c.have), pods(c.want)), pods(c.slots));
 }
@@ -238,6 +259,63 @@ TEST_F(NftBackendTest, CleanupTwice) {
   EXPECT_TRUE(backend_.cleanup());
 }
 
+std::string listing(const LayoutOptions& o, const std::vector<ServiceState>& services) {
+  nft::FakeNft fake;
+  NftBackend b(fake, o);
+  auto r = b.apply(state(services));
+  EXPECT_TRUE(r) << r.error().text;
+  return fake.list(kTableFamily, kTable);
+}
+
+TEST(Layout, HowPodsAreTold) {
+  Frontend local = vip("203.0.113.1", pods({1}));
+  local.reach = Reach::kExternalLocal;
+  local.local = pods({1});
+  const std::vector<ServiceState> s = {{.key = "d/a", .frontends = {vip("10.96.0.1", pods({1})), local}}};
+  struct Case {
+    LayoutOptions options;
+    std::vector<const char*> rules, none;
+  };
+  const char* const kMark = "meta mark set meta mark | 0x00004000";
+  const std::string by_bridge = fmt::format("iifname != \"cni0\" {}", kMark);
+  const std::string by_prefix = fmt::format("iifname != \"veth*\" {}", kMark);
+  const Case cases[] = {
+      {{.detect_local = DetectLocal::kBridgeInterface, .local_interface = "cni0"},
+       {by_bridge.c_str(), "\t\tiifname \"cni0\" return\n", "ct state invalid iifname \"cni0\" counter drop"},
+       {"saddr @pods", "saddr != @pods"}},
+      {{.detect_local = DetectLocal::kInterfacePrefix, .local_interface = "veth"},
+       {by_prefix.c_str(), "\t\tiifname \"veth*\" return\n"},
+       {"saddr @pods", "saddr != @pods"}},
+      {{.detect_local = DetectLocal::kNone},
+       {"fib saddr type local meta mark set"},
+       {"iifname", "saddr @pods", "!= @"}},
+      {{.masquerade_all = true}, {"\t\tmeta mark set meta mark | 0x00004000\n"}, {"!= @pods"}},
+      // The remember mark gives way to a masquerade bit that is the same.
+      {{.masquerade_mark = 0x2000},
+       {"meta mark & 0x00002000 == 0x00002000 meta mark set", "0x00004000 jump remember"},
+       {}},
+  };
+  for (const Case& c : cases) {
+    const std::string l = listing(c.options, s);
+    for (const char* x : c.rules) EXPECT_THAT(l, HasSubstr(x));
+    for (const char* x : c.none) EXPECT_THAT(l, Not(HasSubstr(x)));
+  }
+}
+
+TEST(Layout, NodePortAddressesEchoAndServiceRanges) {
+  const std::string l = listing({.node_port_addresses = {*Cidr::parse("192.0.2.11/32"), *Cidr::parse("192.0.2.0/24")},
+                                 .icmp_echo = true,
+                                 .service_cidrs = {*Cidr::parse("10.96.0.0/16")}},
+                                {});
+  EXPECT_THAT(l, HasSubstr("\t\tip daddr @node-port-addresses4 fib daddr type local jump node-ports\n"
+                           "\t\tmeta nfproto ipv6 fib daddr type local jump node-ports\n"));
+  EXPECT_THAT(lines(l, "element 192."), ElementsAre("element 192.0.2.0", "element 192.0.3.0 interval-end"));
+  EXPECT_THAT(l, HasSubstr("icmp type echo-request ip daddr @cluster-ips4 redirect\n"));
+  EXPECT_THAT(l, HasSubstr("icmpv6 type echo-request ip6 daddr @cluster-ips6 redirect\n"));
+  EXPECT_THAT(l, HasSubstr("ip daddr @service-ranges4 drop\n"));
+  EXPECT_THAT(l, Not(HasSubstr("@service-ranges6 drop")));
+}
+
 // Any way to a state leaves the elements that a fresh start finds right.
 TEST(NftBackend, RandomChangesEqualAFreshStart) {
   std::mt19937 random(20261121);
@@ -258,10 +336,20 @@ TEST(NftBackend, RandomChangesEqualAFreshStart) {
       if (roll(4) == 0) x.addr = {};
       if (roll(3) == 0) x.affinity_seconds = static_cast<std::uint32_t>(60 * (1 + roll(2)));
       x.reach = static_cast<Reach>(roll(3));
+      if (roll(3) == 0) x.targets.insert(x.targets.end(), static_cast<std::size_t>(roll(3)), pod(9));
+      if (!x.is_node_port() && roll(3) == 0) {
+        x.limited = true;
+        for (int n = 0; n < 4; ++n) {
+          if (roll(2) == 0) x.sources.emplace_back(ip(fmt::format("192.0.{}.0", 16 * n)), 20 + roll(5));
+        }
+      }
+      if (!x.is_node_port() && roll(2) == 0) s.cluster_ips.push_back(x.addr);
       if (x.reach == Reach::kExternalLocal && !numbers.empty() && roll(2) == 0) x.local = pods({numbers[0]});
       s.frontends.push_back(x);
       if (!numbers.empty()) s.local_addrs.push_back(pod(numbers[0]).addr);
     }
+    std::ranges::sort(s.cluster_ips);
+    s.cluster_ips.erase(std::ranges::unique(s.cluster_ips).begin(), s.cluster_ips.end());
     std::ranges::sort(s.local_addrs);
     s.local_addrs.erase(std::ranges::unique(s.local_addrs).begin(), s.local_addrs.end());
     services[static_cast<std::size_t>(i)] = roll(4) == 0 ? nullptr : std::make_shared<const ServiceState>(s);

@@ -16,17 +16,18 @@ constexpr std::uint32_t kMaxSlots =
 // Element changes by set, deletions first: messages carry many elements of one set.
 class ElementChanges {
  public:
-  void remove(const std::string& set, const nft::Bytes& key) { sets_[set].first.push_back(key); }
+  void remove(const std::string& set, const nft::Bytes& key) { remove(set, nft::Element{.key = key}); }
+  void remove(const std::string& set, nft::Element e) { sets_[set].first.push_back(std::move(e)); }
   void add(const std::string& set, nft::Element e) { sets_[set].second.push_back(std::move(e)); }
   void put_into(nft::Transaction& t) {
     for (auto& [set, changes] : sets_) {
-      for (const auto& key : changes.first) t.delete_element(set, key);
+      for (auto& e : changes.first) t.delete_element(set, std::move(e));
       for (auto& e : changes.second) t.add_element(set, std::move(e));
     }
   }
 
  private:
-  std::map<std::string, std::pair<std::vector<nft::Bytes>, std::vector<nft::Element>>> sets_;
+  std::map<std::string, std::pair<std::vector<nft::Element>, std::vector<nft::Element>>> sets_;
 };
 
 void change_verdict(const std::string& map, const nft::Bytes& key, const std::optional<nft::Verdict>& have,
@@ -50,6 +51,22 @@ void change_side(const SideId& id, const Side& have, const Side& want, ElementCh
     if (h.addr) out.remove(slots, k);
     if (w.addr) out.add(slots, {.key = k, .data = bytes_of(w)});
   }
+}
+
+// Into `early` what limits more, or otherwise; into `late` what no longer does.
+void change_sources(const SideId& id, const Side& have, const Side& want, ElementChanges& early, ElementChanges& late) {
+  if (have.limited == want.limited && have.sources == want.sources) return;
+  ElementChanges& out = want.limited ? early : late;
+  const std::string limited = set_name(SetRole::kLimited, id.family());
+  const std::string sources = set_name(SetRole::kSources, id.family());
+  for (const Cidr& c : have.sources) {
+    if (!std::ranges::binary_search(want.sources, c)) out.remove(sources, source_element(id, c));
+  }
+  for (const Cidr& c : want.sources) {
+    if (!std::ranges::binary_search(have.sources, c)) out.add(sources, source_element(id, c));
+  }
+  if (have.limited && !want.limited) out.remove(limited, key_of(id));
+  if (!have.limited && want.limited) out.add(limited, {.key = key_of(id)});
 }
 
 // The chains a side names, less the fixed ones.
@@ -79,16 +96,21 @@ void add_missing_chains(const WantedSide& w, const TableImage& image, const Layo
   }
 }
 
-void change_hairpin(const Wants& w, TableImage& image, ElementChanges& out) {
-  for (const auto& [a, difference] : w.hairpin) {
-    const auto it = image.hairpin.find(a);
-    const bool had = it != image.hairpin.end();
+nft::Element address_element(SetRole role, const IpAddr& a) {
+  return role == SetRole::kHairpin ? hairpin_element(a) : nft::Element{.key = nft::Bytes::ip(a)};
+}
+
+// Addresses that are in a set as long as a Service has them.
+void change_addresses(SetRole role, const std::map<IpAddr, std::int64_t>& differences,
+                      std::map<IpAddr, std::uint32_t>& image, ElementChanges& out) {
+  for (const auto& [a, difference] : differences) {
+    const auto it = image.find(a);
+    const bool had = it != image.end();
     const std::int64_t now = (had ? std::int64_t{it->second} : 0) + difference;
-    const std::string set = set_name(SetRole::kHairpin, a.family());
-    if (now > 0 && !had) out.add(set, hairpin_element(a));
-    if (now <= 0 && had) out.remove(set, hairpin_element(a).key);
-    if (now > 0) image.hairpin[a] = static_cast<std::uint32_t>(now);
-    if (now <= 0 && had) image.hairpin.erase(it);
+    if (now > 0 && !had) out.add(set_name(role, a.family()), address_element(role, a));
+    if (now <= 0 && had) out.remove(set_name(role, a.family()), address_element(role, a));
+    if (now > 0) image[a] = static_cast<std::uint32_t>(now);
+    if (now <= 0 && had) image.erase(it);
   }
 }
 
@@ -118,10 +140,9 @@ void repair_rules(const std::string& chain, const std::vector<nft::RuleState>& h
   for (const auto& r : want) t.add(r);
 }
 
-std::vector<nft::Element> pods_elements(const LayoutOptions& o, int family) {
+std::vector<nft::Element> range_elements(SetRole role, int family, const LayoutOptions& o) {
   std::vector<nft::Element> r;
-  for (const Cidr& c : o.cluster_cidrs) {
-    if (c.family() != family) continue;
+  for (const Cidr& c : fixed_ranges(role, family, o)) {
     for (auto& e : nft::interval_elements(c)) r.push_back(std::move(e));
   }
   return r;
@@ -137,14 +158,21 @@ bool same_elements(std::vector<nft::Element> a, std::vector<nft::Element> b) {
       a, b, [](const auto& x, const auto& y) { return x.key == y.key && x.interval_end == y.interval_end; });
 }
 
-void put_pods(const Found& f, const LayoutOptions& o, nft::Transaction& t) {
+bool is_fixed_range(SetRole role) {
+  return role == SetRole::kPods || role == SetRole::kNodePortAddresses || role == SetRole::kServiceRanges;
+}
+
+void put_ranges(const Found& f, const LayoutOptions& o, nft::Transaction& t) {
   for (const int family : kFamilies) {
-    const std::string set = set_name(SetRole::kPods, family);
-    const auto want = pods_elements(o, family);
-    const auto have = f.pods.find(set);
-    if (have != f.pods.end() ? same_elements(have->second, want) : want.empty()) continue;
-    if (have != f.pods.end()) t.flush_set(set);
-    for (const auto& e : want) t.add_element(set, e);
+    for (const SetRole role : all_roles()) {
+      if (!is_fixed_range(role)) continue;
+      const std::string set = set_name(role, family);
+      const auto want = range_elements(role, family, o);
+      const auto have = f.ranges.find(set);
+      if (have != f.ranges.end() ? same_elements(have->second, want) : want.empty()) continue;
+      if (have != f.ranges.end()) t.flush_set(set);
+      for (const auto& e : want) t.add_element(set, e);
+    }
   }
 }
 
@@ -166,18 +194,26 @@ std::optional<RoleOfElements> frontend_role(SetRole role, int family) {
            role == SetRole::kLocalNodePortEndpoints;
   r.remember = role == SetRole::kAffinityServices || role == SetRole::kAffinityNodePorts;
   if (role == SetRole::kAffinity || role == SetRole::kNodePortAffinity || role == SetRole::kHairpin ||
-      role == SetRole::kPods) {
+      role == SetRole::kClusterIps || is_fixed_range(role)) {
     return std::nullopt;
   }
   return r;
 }
 
-bool note_hairpin(int family, const nft::Element& e, TableImage& image) {
+bool note_address(SetRole role, int family, const nft::Element& e, TableImage& image) {
   const std::size_t n = family == AF_INET ? 4 : 16;
   if (e.key.size() < n) return false;
   auto a = IpAddr::from_bytes(e.key.sub(0, n));
-  if (!a || hairpin_element(*a).key != e.key) return false;
-  image.hairpin[*a] = 1;
+  if (!a || address_element(role, *a).key != e.key) return false;
+  (role == SetRole::kHairpin ? image.hairpin : image.cluster_ips)[*a] = 1;
+  return true;
+}
+
+bool note_source(const SideId& id, const nft::Element& e, TableImage& image) {
+  const auto range = source_of(e, id);
+  if (!range) return false;
+  auto& sources = image.sides[id].sources;
+  sources.insert(std::ranges::lower_bound(sources, *range), *range);
   return true;
 }
 
@@ -190,7 +226,7 @@ bool note_slot(const KeyParts& k, const nft::Bytes& data, TableImage& image) {
   return true;
 }
 
-void plan_sides(const Wants& w, TableImage& image, ElementChanges& out) {
+void plan_sides(const Wants& w, TableImage& image, ElementChanges& early, ElementChanges& out) {
   static const Side kNothing;
   for (const auto& [id, wanted] : w.sides) {
     const auto it = image.sides.find(id);
@@ -199,6 +235,7 @@ void plan_sides(const Wants& w, TableImage& image, ElementChanges& out) {
     want.slots = assign_slots(have.slots, want.slots);
     if (have == want) continue;
     change_side(id, have, want, out);
+    change_sources(id, have, want, early, out);
     for (const auto& c : chains_of(want)) ++image.chains[c];
     for (const auto& c : chains_of(have)) {
       if (auto n = image.chains.find(c); n != image.chains.end() && n->second > 0) --n->second;
@@ -224,6 +261,7 @@ Wants all_wants(const DesiredState& s) {
       for (auto& [id, side] : sides_of(f)) w.sides.emplace(id, std::move(side));
     }
     for (const IpAddr& a : service->local_addrs) ++w.hairpin[a];
+    for (const IpAddr& a : service->cluster_ips) ++w.cluster_ips[a];
   }
   return w;
 }
@@ -249,6 +287,7 @@ bool changed_wants(const DesiredState& from, const DesiredState& to, const Table
       for (const auto& [id, side] : sides_of(f)) out.sides[id] = std::nullopt;
     }
     for (const IpAddr& addr : s->local_addrs) --out.hairpin[addr];
+    for (const IpAddr& addr : s->cluster_ips) --out.cluster_ips[addr];
   }
   for (const ServiceState* s : come) {
     for (const Frontend& f : s->frontends) {
@@ -259,6 +298,7 @@ bool changed_wants(const DesiredState& from, const DesiredState& to, const Table
       for (auto& [side_id, side] : sides_of(f)) out.sides[side_id] = std::move(side);
     }
     for (const IpAddr& addr : s->local_addrs) ++out.hairpin[addr];
+    for (const IpAddr& addr : s->cluster_ips) ++out.cluster_ips[addr];
   }
   return true;
 }
@@ -268,22 +308,28 @@ void plan_changes(const Wants& w, TableImage& image, const LayoutOptions& o, std
   for (const auto& [id, wanted] : w.sides) {
     if (wanted) add_missing_chains(*wanted, image, o, added, steps.chains());
   }
-  ElementChanges out;
-  plan_sides(w, image, out);
-  change_hairpin(w, image, out);
+  ElementChanges early, out;
+  plan_sides(w, image, early, out);
+  change_addresses(SetRole::kHairpin, w.hairpin, image.hairpin, out);
+  change_addresses(SetRole::kClusterIps, w.cluster_ips, image.cluster_ips, out);
+  early.put_into(steps.chains());
   out.put_into(steps.main);
   delete_unused_chains(image, keep_unused, steps.main);
 }
 
 void note_element(SetRole role, int family, const nft::Element& e, Found& f) {
   const std::string set = set_name(role, family);
-  if (role == SetRole::kPods) {
-    f.pods[set].push_back(e);
+  if (is_fixed_range(role)) {
+    f.ranges[set].push_back(e);
     return;
   }
   bool known = false;
-  if (role == SetRole::kHairpin) {
-    known = note_hairpin(family, e, f.image);
+  if (role == SetRole::kHairpin || role == SetRole::kClusterIps) {
+    known = note_address(role, family, e, f.image);
+  } else if (role == SetRole::kLimited || role == SetRole::kSources) {
+    const auto k = parts_of(e.key, frontend_role(role, family)->like, KeyTail::kNone);
+    if (k && role == SetRole::kSources) known = note_source(k->id, e, f.image);
+    if (k && role == SetRole::kLimited && key_of(k->id) == e.key) known = f.image.sides[k->id].limited = true;
   } else if (const auto r = frontend_role(role, family)) {
     const auto k = parts_of(e.key, r->like, r->slot ? KeyTail::kSlot : KeyTail::kNone);
     const auto* data = std::get_if<nft::Bytes>(&e.data);
@@ -335,9 +381,9 @@ void plan_fixed(const Found& f, const LayoutOptions& o, nft::Transaction& t) {
     const auto& have = it == f.table.chains.end() ? kEmpty.rules : it->second.rules;
     repair_rules(c.name, have, rules[c.name], t);
   }
-  put_pods(f, o, t);
+  put_ranges(f, o, t);
   for (const auto& [set, elements] : f.strange) {
-    for (const auto& e : elements) t.delete_element(set, e.key, e.interval_end);
+    for (const auto& e : elements) t.delete_element(set, e);
   }
 }
 
@@ -385,6 +431,7 @@ Steps plan_full(Found& f, const Wants& all, const LayoutOptions& o) {
   Wants w = all;
   for (const auto& [id, side] : f.image.sides) w.sides.try_emplace(id, std::nullopt);
   for (const auto& [a, n] : f.image.hairpin) w.hairpin[a] -= n;
+  for (const auto& [a, n] : f.image.cluster_ips) w.cluster_ips[a] -= n;
   plan_chain_rules(f, w, o, t);
   plan_changes(w, f.image, o, 0, steps);
   for (const auto& [name, set] : f.table.sets) {

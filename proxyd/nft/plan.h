@@ -21,6 +21,7 @@ struct TableImage {
   std::unordered_map<SideId, Side> sides;
   std::map<std::string, std::uint32_t> chains;  // pick and remember chains: how many sides name each
   std::map<IpAddr, std::uint32_t> hairpin;      // how many Services have this address on this node
+  std::map<IpAddr, std::uint32_t> cluster_ips;  // how many Services have it
   bool operator==(const TableImage&) const = default;
 };
 
@@ -28,6 +29,7 @@ struct TableImage {
 struct Wants {
   std::map<SideId, std::optional<WantedSide>> sides;  // nullopt: nothing
   std::map<IpAddr, std::int64_t> hairpin;             // difference to the image, in Services
+  std::map<IpAddr, std::int64_t> cluster_ips;         // the same
   std::vector<SideId> contested;                      // keys that several Services claim; the first by name has it
 };
 [[nodiscard]] Wants all_wants(const DesiredState& s);
@@ -40,7 +42,7 @@ struct Wants {
 //
 // A packet runs through the rules of the generation in which it entered a hook, but looks elements up in the current
 // one. So it can be sent to a chain that is younger than it, and finds no rules there. Chains are therefore made
-// (prepare) before elements name them (main).
+// (prepare) before elements name them (main). So are source ranges: a packet that saw none could find the frontend.
 struct Steps {
   nft::Transaction prepare{kTableFamily, kTable};
   nft::Transaction main{kTableFamily, kTable};
@@ -57,7 +59,7 @@ struct Found {
   nft::TableState table;
   TableImage image;
   std::map<std::string, std::vector<nft::Element>> strange;  // by set: elements that this program does not write
-  std::map<std::string, std::vector<nft::Element>> pods;     // by set: what the ranges hold
+  std::map<std::string, std::vector<nft::Element>> ranges;   // by set: those that the options decide
 };
 // Files one element of a set under its role. The dynamic sets' elements are not asked for.
 void note_element(SetRole role, int family, const nft::Element& e, Found& f);

@@ -184,7 +184,17 @@ kube::Object service_object(const ServiceSpec& s) {
     spec["sessionAffinity"] = "ClientIP";
     spec["sessionAffinityConfig"] = kube::Object{{"clientIP", kube::Object{{"timeoutSeconds", s.affinity_seconds}}}};
   }
-  return {{"metadata", {{"name", s.name}, {"namespace", "default"}}}, {"spec", spec}};
+  kube::Object metadata{{"name", s.name}, {"namespace", "default"}};
+  if (!s.weights.empty()) metadata["annotations"] = kube::Object{{"hawser.io/endpoint-weights", s.weights}};
+  kube::Object o{{"metadata", metadata}, {"spec", spec}};
+  if (!s.load_balancer_ips.empty()) {
+    o["spec"].as_object()["type"] = "LoadBalancer";
+    o["spec"].as_object()["loadBalancerSourceRanges"] = strings(s.source_ranges);
+    kube::Array ingress;
+    for (const auto& ip : s.load_balancer_ips) ingress.push_back(kube::Object{{"ip", ip}});
+    o["status"] = kube::Object{{"loadBalancer", kube::Object{{"ingress", ingress}}}};
+  }
+  return o;
 }
 
 kube::Object slice_object(const ServiceSpec& s, const std::vector<EndpointSpec>& endpoints) {
@@ -205,7 +215,11 @@ kube::Object slice_object(const ServiceSpec& s, const std::vector<EndpointSpec>&
           {"endpoints", list}};
 }
 
-Proxyd::Proxyd(const Host& node, kube::Client& client) {
+TrafficOptions pod_ranges() {
+  return {.cluster_cidrs = {*Cidr::parse("10.244.0.0/16"), *Cidr::parse("fd00::/16")}};
+}
+
+Proxyd::Proxyd(const Host& node, kube::Client& client, TrafficOptions options) {
   node.run([&] {
     auto nft = nft::KernelNft::open();
     auto conntrack = KernelConntrack::open();
@@ -215,8 +229,7 @@ Proxyd::Proxyd(const Host& node, kube::Client& client) {
     nft_ = std::move(*nft);
     conntrack_.emplace(std::move(*conntrack));
     rtnl_.emplace(std::move(*rtnl));
-    backend_ =
-        std::make_unique<NftBackend>(*nft_, LayoutOptions{{*Cidr::parse("10.244.0.0/16"), *Cidr::parse("fd00::/16")}});
+    backend_ = std::make_unique<NftBackend>(*nft_, std::move(options));
     daemon_ = std::make_unique<Daemon>(DaemonOptions{.node = "node-1"}, client, Kernel{*backend_, *conntrack_, *rtnl_},
                                        registry_);
     auto monitor = nft::NftMonitor::start(kTable, nft_->port_id(), [this] { daemon_->table_changed(); });
@@ -229,6 +242,12 @@ Proxyd::Proxyd(const Host& node, kube::Client& client) {
 Proxyd::~Proxyd() {
   monitor_.reset();
   if (daemon_) daemon_->stop();
+}
+
+double Proxyd::metric(const std::string& name) const {
+  const std::string text = registry_.text();
+  const auto at = text.find("\n" + name + " ");
+  return at == std::string::npos ? 0 : std::stod(text.substr(at + name.size() + 2));
 }
 
 bool Proxyd::wait_generation(std::uint64_t at_least) {
@@ -293,15 +312,19 @@ bool ServiceNet::put(const kube::Resource& r, const kube::Object& o) {
 }
 
 void ServiceNet::apply(Proxyd& p, const ServiceSpec& s, const std::vector<EndpointSpec>& endpoints) {
-  // A slice without its Service changes nothing in the kernel, so it comes first.
-  const bool there = api.get(kube::kServices, "default", s.name).has_value();
-  const std::uint64_t before = p.generation();
-  if (put(kube::kEndpointSlices, slice_object(s, endpoints)) && there) {
-    EXPECT_TRUE(p.wait_generation(before + 1));
-  }
-  const std::uint64_t between = p.generation();
-  if (put(kube::kServices, service_object(s))) {
-    EXPECT_TRUE(p.wait_generation(between + 1));
+  // A slice without its Service changes nothing in the kernel, so it comes first, and is there when the Service comes.
+  const struct {
+    const kube::Resource& resource;
+    kube::Object object;
+    const char* counter;
+  } parts[] = {
+      {kube::kEndpointSlices, slice_object(s, endpoints), "kubeproxy_sync_proxy_rules_endpoint_changes_total"},
+      {kube::kServices, service_object(s), "kubeproxy_sync_proxy_rules_service_changes_total"},
+  };
+  for (const auto& part : parts) {
+    const double before = p.metric(part.counter);
+    if (!put(part.resource, part.object)) continue;
+    EXPECT_TRUE(eventually([&] { return p.metric(part.counter) > before; })) << part.counter;
   }
 }
 

@@ -73,6 +73,9 @@ struct ServiceSpec {
   std::string name = "web";
   std::vector<std::string> cluster_ips = {"10.96.0.10"};
   std::vector<std::string> external_ips;
+  std::vector<std::string> load_balancer_ips;
+  std::vector<std::string> source_ranges;
+  std::string weights;  // the annotation
   int port = 80, target_port = 8080, node_port = 0;
   std::string protocol = "TCP";
   int affinity_seconds = 0;
@@ -82,16 +85,20 @@ kube::Object service_object(const ServiceSpec& s);
 // One slice of the Service's endpoints of one family.
 kube::Object slice_object(const ServiceSpec& s, const std::vector<EndpointSpec>& endpoints);
 
+// Those of ServiceNet's pods.
+TrafficOptions pod_ranges();
+
 // proxyd as main() wires it, on a node's namespace, against a fake API server.
 class Proxyd {
  public:
-  Proxyd(const hawser::testing::Host& node, kube::Client& client);
+  Proxyd(const hawser::testing::Host& node, kube::Client& client, TrafficOptions options);
   ~Proxyd();
   Proxyd(const Proxyd&) = delete;
   Proxyd& operator=(const Proxyd&) = delete;
   [[nodiscard]] bool wait_generation(std::uint64_t at_least);
   [[nodiscard]] std::uint64_t generation() const { return daemon_->health().generation().value_or(0); }
   Result<> cleanup() { return backend_->cleanup(); }
+  [[nodiscard]] double metric(const std::string& name) const;
   [[nodiscard]] std::string metrics() const { return registry_.text(); }
 
  private:
