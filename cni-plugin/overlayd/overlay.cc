@@ -176,6 +176,8 @@ std::string device_difference(const netlink::Link& have, const netlink::LinkSpec
   if (want.mtu && have.mtu != want.mtu) parts.push_back(fmt::format("MTU {}, not {}", have.mtu, want.mtu));
   if (want.mac && have.mac != *want.mac) parts.push_back(fmt::format("MAC {}, not {}", have.mac, *want.mac));
   if (want.up && !have.up) parts.emplace_back("down");
+  if (have.vxlan.learning != want.vxlan.learning)
+    parts.push_back(fmt::format("learning {}, not {}", have.vxlan.learning, want.vxlan.learning));
   return fmt::format("{}", fmt::join(parts, ", "));
 }
 

@@ -113,12 +113,13 @@ TEST_F(KernelRtnlTest, VxlanIsEnsuredOnceAndKeepsItsIndex) {
   ASSERT_TRUE(second);
   EXPECT_FALSE(second->wrote);
   EXPECT_EQ(second->link.index, first->link.index);
-  sh("ip link set flannel.1 mtu 1300");
+  sh("ip link set flannel.1 mtu 1300; ip link set flannel.1 type vxlan id 1 learning");
   auto third = ensure_link(*k_, spec);
   ASSERT_TRUE(third);
   EXPECT_TRUE(third->wrote);
   EXPECT_EQ(third->link.index, first->link.index);
   EXPECT_EQ(third->link.mtu, 1450);
+  EXPECT_THAT(sh("ip -d link show dev flannel.1"), HasSubstr("nolearning"));
 }
 
 struct EntryCase {

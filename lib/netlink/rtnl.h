@@ -70,7 +70,8 @@ struct LinkChange {
   // IPv6 addresses the kernel makes by itself (link-local): false for devices that carry only what we give them.
   std::optional<bool> auto_ipv6;
   std::optional<bool> promiscuous;
-  std::optional<bool> hairpin;  // a bridge's port: may send a frame back where it came from
+  std::optional<bool> hairpin;   // a bridge's port: may send a frame back where it came from
+  std::optional<bool> learning;  // kind "vxlan"
 };
 
 struct Address {

@@ -33,7 +33,6 @@ std::string incompatibility(const Link& have, const LinkSpec& want) {
   if (h.local != w.local) return fmt::format("local address {}, not {}", h.local, w.local);
   if (h.underlay_index != w.underlay_index)
     return fmt::format("underlay link {}, not {}", h.underlay_index, w.underlay_index);
-  if (h.learning != w.learning) return fmt::format("learning {}, not {}", h.learning, w.learning);
   return {};
 }
 
@@ -43,6 +42,8 @@ std::optional<LinkChange> difference(const Link& have, const LinkSpec& want) {
   if (want.mtu && have.mtu != want.mtu) any = c.mtu.emplace(want.mtu);
   if (want.mac && have.mac != *want.mac) c.mac.emplace(*want.mac), any = true;
   if (want.up && !have.up) any = c.up.emplace(true);
+  if (want.kind == "vxlan" && have.vxlan.learning != want.vxlan.learning)
+    c.learning.emplace(want.vxlan.learning), any = true;
   if (!any) return std::nullopt;
   return c;
 }

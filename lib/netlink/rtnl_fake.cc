@@ -89,6 +89,7 @@ Result<> FakeRtnl::change_link(int index, const LinkChange& c) {
   if (c.mac) l.mac = *c.mac;
   if (c.master) l.master = *c.master;
   if (c.alias) l.alias = *c.alias;
+  if (c.learning) l.vxlan.learning = *c.learning;
   return {};
 }
 

@@ -26,6 +26,7 @@ class KernelRtnl final : public Rtnl {
 
  private:
   explicit KernelRtnl(Socket socket) : socket_(std::move(socket)) {}
+  Result<> change_learning(int index, bool on);
   Socket socket_;
 };
 

@@ -110,7 +110,25 @@ Result<> KernelRtnl::add_link(const LinkSpec& spec) {
   return {};
 }
 
+// By itself: the kernel refuses an MTU in the same message.
+Result<> KernelRtnl::change_learning(int index, bool on) {
+  Message m(RTM_NEWLINK, 0);
+  m.fixed<ifinfomsg>().ifi_index = index;
+  {
+    Message::Nest info(m, IFLA_LINKINFO);
+    m.strz(IFLA_INFO_KIND, "vxlan");
+    Message::Nest data(m, IFLA_INFO_DATA);
+    m.u8(IFLA_VXLAN_LEARNING, on ? 1 : 0);
+  }
+  auto r = socket_.execute(m);
+  if (!r) return propagate(r, "change link {}", index);
+  return {};
+}
+
 Result<> KernelRtnl::change_link(int index, const LinkChange& c) {
+  if (c.learning) {
+    if (auto r = change_learning(index, *c.learning); !r) return r;
+  }
   Message m(RTM_NEWLINK, 0);
   auto& ifi = m.fixed<ifinfomsg>();
   ifi.ifi_index = index;

@@ -190,7 +190,24 @@ TEST_F(RepairTest, TakesOverFlannelsDeviceAndHandsItBack) {
   EXPECT_EQ(read_lease(**o, kDefaultAnnotationPrefix).v4.mac->text(), macs[0]);
 }
 
-// Appendix A 7: a change of one family only, of a dual-stack node. 11: order within a burst. Level-triggered: what
+// Appendix A 6: flannel compares neither MTU nor Learning of a device that stands. Corrected in place: with the device
+// the entries of all peers would go.
+TEST_F(RepairTest, LearningAndMtuOfAStandingDeviceAreCorrectedInPlace) {
+  start_all();
+  add_pods();
+  const int before = ifindex(node(1));
+  node(1).stop();
+  ASSERT_TRUE(node(1).host().ok("ip link set flannel.1 mtu 1400; ip link set flannel.1 type vxlan id 1 learning"));
+  EXPECT_EQ(lost_during([&] { node(1).start(api_); }), 0);
+  auto link = [&] { return node(1).host().sh("ip -d link show dev flannel.1"); };
+  EXPECT_TRUE(eventually([&] { return link().contains("nolearning") && link().contains("mtu 1450"); })) << link();
+  EXPECT_EQ(lost_during([&] { ASSERT_TRUE(node(1).host().ok("ip link set flannel.1 type vxlan id 1 learning")); }), 0);
+  EXPECT_TRUE(eventually([&] { return link().contains("nolearning"); })) << link();
+  EXPECT_EQ(ifindex(node(1)), before);
+  EXPECT_EQ(fdb(node(1)), 1) << "nothing that was learned is left";
+}
+
+// Appendix A 11: order within a burst. Level-triggered: what
 // stands at the end is what the objects say.
 TEST_F(RepairTest, ABurstOfNodeEventsEndsInTheLastState) {
   start_all();
@@ -223,7 +240,7 @@ TEST_F(RepairTest, ABurstOfNodeEventsEndsInTheLastState) {
   EXPECT_EQ(fdb(node(1)), 21) << "no entry of an older MAC";
 }
 
-// Appendix A 6: another MTU is taken over in place; and host-gw, DirectRouting and none on the kernel.
+// host-gw, DirectRouting and none on the kernel.
 TEST_F(RepairTest, BackEndsOnTheKernel) {
   for (auto& n : nodes_) n->options.settings.direct_routing = true;
   for (auto& n : nodes_) n->start(api_);
