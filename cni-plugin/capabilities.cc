@@ -114,10 +114,11 @@ Outcome<IpAddr> host_ip_of(const json::object& o, std::string_view where) {
   if (!v || v->is_null()) return IpAddr();
   if (!v->is_string()) return failure(Code::kInvalidConfig, "{}.hostIP: must be a string", where);
   const std::string_view text = v->get_string();
-  if (text.empty() || text == "0.0.0.0" || text == "::") return IpAddr();
+  if (text.empty()) return IpAddr();
   auto a = IpAddr::parse(text);
   if (!a) return failure(Code::kInvalidConfig, "{}.hostIP: {}", where, a.error().text);
-  return *a;
+  // "0.0.0.0" or "::", in whatever spelling: every address.
+  return std::ranges::all_of(a->bytes(), [](std::uint8_t b) { return b == 0; }) ? IpAddr() : *a;
 }
 
 Outcome<PortMapping> parse_port(const json::object& o, std::string_view where) {

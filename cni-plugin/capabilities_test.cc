@@ -42,5 +42,13 @@ TEST(Capabilities, ExactKeyWinsAndNullIsNothing) {
   EXPECT_TRUE(c->dns.empty());
 }
 
+TEST(Capabilities, EverySpellingOfZeroIsEveryAddress) {
+  for (const char* ip : {"", "0.0.0.0", "::", "0::", "0:0::0"}) {
+    auto c = parse(fmt::format(R"({{"portMappings":[{{"hostPort":1,"containerPort":2,"hostIP":"{}"}}]}})", ip).c_str());
+    ASSERT_TRUE(c) << ip;
+    EXPECT_FALSE(c->ports.at(0).host_ip) << ip;
+  }
+}
+
 }  // namespace
 }  // namespace hawser::cni
