@@ -24,6 +24,7 @@ class Thread final : public LeakCollector::Running {
         runner_({.retry_interval = o.interval, .max_interval = o.interval},
                 [this] { return collector_.run_once().error; }) {
     runner_.start();
+    runner_.run();  // a daemon that often starts again collects as well
   }
 
  private:

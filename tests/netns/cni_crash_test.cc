@@ -18,6 +18,7 @@
 #include "lib/netlink/rtnl_kernel.h"
 #include "lib/nft/kernel_nft.h"
 #include "tests/netns/cni_fixture.h"
+#include "tests/netns/overlayd_process.h"
 
 namespace hawser {
 namespace {
@@ -141,46 +142,122 @@ TEST_F(CrashTest, DelKilledAtEachSystemCallIsFinishedByTheNext) {
   }
 }
 
-// HAWSER_CNI_CYCLES sets how many; 10,000 by hand.
-TEST_F(CrashTest, CyclesWithRandomKillsEndWithExactlyTheLivePods) {
-  const char* set = getenv("HAWSER_CNI_CYCLES");
-  const int cycles = set ? std::atoi(set) : 300;
-  std::mt19937 random(42);
-  std::map<std::string, Host> live;
-  for (int i = 0; i < cycles; i++) {
-    const auto name = fmt::format("c{}", i);
-    auto p = pod();
-    const pid_t pid = start("ADD", name, p.path(), false);
-    const bool kill_it = random() % 2 == 0;
-    if (kill_it) {
-      usleep(random() % 3000);
+// Pods come and go; plugin and overlayd are killed at any time. Nobody repeats a killed verb or calls GC: a pod whose
+// ADD was killed dies with its namespace, and what it leaves is for overlayd to find.
+class CyclesTest : public CrashTest {
+ protected:
+  struct Pod {
+    Host host;
+    std::string input;  // of ADD and of DEL
+    int host_port = 0;
+    bool limited = false;
+  };
+  static constexpr int kGraceSeconds = 5;  // much longer than any ADD, also on a busy machine
+  static constexpr std::size_t kMostAlive = 8;
+
+  void SetUp() override {
+    CrashTest::SetUp();
+    if (IsSkipped()) return;
+    ASSERT_TRUE(node_->ok(hawser::testing::OverlaydProcess::underlay_command()));
+    overlayd_.emplace(HAWSER_OVERLAYD, dir_.path(), kGraceSeconds);
+    restart_overlayd();
+    ASSERT_TRUE(overlayd_->wait_until_up()) << overlayd_->log();
+  }
+  void restart_overlayd() {
+    overlayd_->kill();
+    node_->run([&] { overlayd_->start(); });
+  }
+  Pod new_pod(int i) {
+    Pod p{.host = pod()};
+    std::string asked;
+    if (i % 3 == 0) {
+      p.host_port = 20'000 + i % 10'000;
+      asked = fmt::format(R"("portMappings":[{{"hostPort":{},"containerPort":80,"protocol":"udp"}}])", p.host_port);
+    }
+    p.limited = i % 5 == 0;
+    if (p.limited)
+      asked += fmt::format(R"({}"bandwidth":{{"egressRate":8000000,"egressBurst":320000}})", asked.empty() ? "" : ",");
+    p.input = conf_with(asked);
+    return p;
+  }
+  // True: the verb ended well. Half of all are killed some time in the first milliseconds.
+  bool run_or_kill(const char* verb, const std::string& name, const Pod& p) {
+    input_ = p.input;
+    const pid_t pid = start(verb, name, p.host.path(), false);
+    if (random_() % 2 == 0) {
+      usleep(random_() % 3000);
       kill(pid, SIGKILL);
     }
     int status = 0;
     waitpid(pid, &status, 0);
-    const bool added = WIFEXITED(status) && WEXITSTATUS(status) == 0;
-    // Without a whole ADD the pod dies, and nobody calls DEL.
-    if (added && !input_.empty()) live.emplace(name, std::move(p));
-    // A host port is one pod's: the others have none.
-    input_ = conf();
-    if (live.size() > 8) {
-      auto victim = live.begin();
-      const pid_t del = start("DEL", victim->first, victim->second.path(), false);
-      if (random() % 2 == 0) {
-        usleep(random() % 3000);
-        kill(del, SIGKILL);
-      }
-      waitpid(del, nullptr, 0);
-      live.erase(victim);  // its namespace goes, whatever DEL has done
+    return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+  }
+  // What the node holds for pods, and what it should hold for the living.
+  std::string in_use() {
+    return fmt::format("addresses {}\n", held().size()) +
+           node_->sh(
+               "echo links $(ip -o link show type veth | grep -c ': hw'); echo ifbs $(ip -o link show type ifb | grep "
+               "-c ': hb')\n"
+               "echo routes $(ip route | grep -c 'dev hw') $(ip -6 route | grep -c '^fd00:1:.* dev hw')\n"
+               "echo records $(ls " +
+               dir_.file("hostports") +
+               " 2>/dev/null | grep -c 'json$')\n"
+               "echo rules $(nft list ruleset | grep -oE '\\b2[0-9]{4}\\b' | sort -u)");
+  }
+  std::string should_be() const {
+    std::set<int> ports;
+    std::size_t limited = 0;
+    for (const auto& [name, p] : live_) {
+      if (p.host_port != 0) ports.insert(p.host_port);
+      limited += p.limited;
+    }
+    return fmt::format("addresses {}\nlinks {}\nifbs {}\nroutes {} {}\nrecords {}\nrules{}{}\n", 2 * live_.size(),
+                       live_.size(), limited, live_.size(), live_.size(), ports.size(), ports.empty() ? "" : " ",
+                       fmt::join(ports, " "));
+  }
+  // Collection comes after the grace time, and the kernel takes its own to reap namespaces.
+  void expect_exactly_the_living() {
+    for (int i = 0; i < 600 && in_use() != should_be(); i++) usleep(100'000);
+    EXPECT_EQ(in_use(), should_be());
+  }
+
+  std::mt19937 random_{42};
+  std::map<std::string, Pod> live_;
+  std::optional<hawser::testing::OverlaydProcess> overlayd_;
+};
+
+// HAWSER_CNI_CYCLES sets how many; 10,000 by hand.
+TEST_F(CyclesTest, RandomKillsOfPluginAndOverlaydEndWithExactlyTheLivePods) {
+  const char* set = getenv("HAWSER_CNI_CYCLES");
+  const int cycles = set ? std::atoi(set) : 300;
+  int added = 0, restarts = 0;
+  for (int i = 0; i < cycles; i++) {
+    const auto name = fmt::format("c{}", i);
+    auto p = new_pod(i);
+    if (run_or_kill("ADD", name, p)) {
+      added++;
+      live_.emplace(name, std::move(p));
+    }
+    if (live_.size() > kMostAlive) {
+      auto victim = std::next(live_.begin(), static_cast<std::ptrdiff_t>(random_() % live_.size()));
+      run_or_kill("DEL", victim->first, victim->second);
+      live_.erase(victim);  // its namespace goes, whatever DEL has done
+    }
+    if (random_() % 20 == 0) {
+      restarts++;
+      restart_overlayd();
     }
   }
-  std::string valid;
-  for (const auto& [name, host] : live)
-    valid += fmt::format(R"({}{{"containerID":"{}","ifname":"eth0"}})", valid.empty() ? "" : ",", name);
-  auto gc = run("GC", "x", "''", conf(R"(,"cni.dev/valid-attachments":[)" + valid + "]"));
-  ASSERT_EQ(gc.status, 0) << gc.out;
-  EXPECT_EQ(held().size(), 2 * live.size()) << "one address of each family";
-  EXPECT_EQ(node_->sh("ip -o link show type veth | wc -l"), fmt::format("{}\n", live.size()));
+  EXPECT_GT(added, cycles / 3) << "else little was tested";
+  restart_overlayd();
+  expect_exactly_the_living();
+  const auto log = overlayd_->log();
+  std::size_t collected = 0;
+  for (auto at = log.find("leak collected"); at != log.npos; at = log.find("leak collected", at + 1)) collected++;
+  std::printf("%d ADDs whole, overlayd killed %d times, %zu leaks collected\n", added, restarts, collected);
+  for (const auto& [name, p] : live_) EXPECT_EQ(run("DEL", name, p.host.path(), p.input).status, 0);
+  live_.clear();
+  expect_exactly_the_living();
 }
 
 // The node's collector, with no runtime at all (FEATURES X07).

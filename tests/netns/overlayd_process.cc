@@ -25,8 +25,8 @@ const char* OverlaydProcess::underlay_command() {
 void OverlaydProcess::start() {
   const auto leases = folder_ + "/leases.json";
   (void)write_file(leases, R"({"nodes":[
-{"name":"node-1","podCIDRs":["10.244.1.0/24","fd00:1::/64"],"publicIP":"192.0.2.11","publicIPv6":"2001:db8::11"},
-{"name":"node-2","podCIDRs":["10.244.2.0/24","fd00:2::/64"],"publicIP":"192.0.2.12","publicIPv6":"2001:db8::12"}]})");
+{"name":"node-1","podCIDRs":["10.244.0.0/21","fd00:1::/64"],"publicIP":"192.0.2.11","publicIPv6":"2001:db8::11"},
+{"name":"node-2","podCIDRs":["10.244.8.0/21","fd00:2::/64"],"publicIP":"192.0.2.12","publicIPv6":"2001:db8::12"}]})");
   std::vector<std::string> args{program_,
                                 "--subnets-file=" + leases,
                                 "--node-name=node-1",
