@@ -24,8 +24,8 @@ constexpr std::size_t kReadBytes = 16u << 10;
 
 }  // namespace
 
-Connection::Connection(std::shared_ptr<ServerCore> core, Socket socket, Transport transport, std::string remote)
-    : core_(std::move(core)), remote_(std::move(remote)), socket_(std::move(socket)), transport_(std::move(transport)) {
+Connection::Connection(std::shared_ptr<ServerCore> core, Socket socket, Transport transport, ConnectionEnds ends)
+    : core_(std::move(core)), ends_(std::move(ends)), socket_(std::move(socket)), transport_(std::move(transport)) {
   set_deadline(kHandshakeTimeout);
 }
 Connection::~Connection() {
@@ -178,7 +178,8 @@ void Connection::dispatch() {
   if (in_.empty()) std::string().swap(in_);
   head_request_ = r.method == "HEAD";
   r.peer = peer_;
-  r.remote = remote_;
+  r.remote = ends_.remote;
+  r.local_port = ends_.local_port;
   state_ = State::kHandling;
   no_deadline();
   auto lane = r.method == "GET" || r.method == "HEAD" ? Lane::kRead : Lane::kWrite;

@@ -32,6 +32,11 @@ namespace hawser::http {
 using Strand = boost::asio::strand<boost::asio::io_context::executor_type>;
 using Socket = boost::asio::basic_stream_socket<boost::asio::ip::tcp, Strand>;
 
+struct ConnectionEnds {
+  std::string remote;  // "ip:port"
+  std::uint16_t local_port = 0;
+};
+
 class Connection;
 
 // What a connection needs of its server; outlives every connection and stream.
@@ -60,7 +65,7 @@ struct StreamState {
 
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
-  Connection(std::shared_ptr<ServerCore> core, Socket socket, Transport transport, std::string remote);
+  Connection(std::shared_ptr<ServerCore> core, Socket socket, Transport transport, ConnectionEnds ends);
   ~Connection();
 
   // Any thread.
@@ -100,7 +105,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   [[nodiscard]] Nanos request_timeout() const;
 
   const std::shared_ptr<ServerCore> core_;
-  const std::string remote_;
+  const ConnectionEnds ends_;
   Socket socket_;
   Transport transport_;
   std::atomic<std::int64_t> deadline_;

@@ -32,8 +32,9 @@ struct Request {
   std::string target;          // path and query as sent, percent-encoded: "/api/v1/pods?watch=1"
   Headers headers;
   std::string body;
-  PeerIdentity peer;   // server side only
-  std::string remote;  // server side only: "ip:port"
+  PeerIdentity peer;        // server side only
+  std::string remote;       // server side only: "ip:port"
+  unsigned local_port = 0;  // server side only: where it came in
 
   [[nodiscard]] std::string_view path() const;                   // before '?', still encoded
   [[nodiscard]] std::string query(std::string_view name) const;  // first value, decoded; "" if absent

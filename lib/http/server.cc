@@ -2,7 +2,7 @@
 #include "lib/http/server.h"
 
 #include <condition_variable>
-#include <deque>
+#include <future>
 #include <thread>
 #include <unordered_map>
 
@@ -29,6 +29,11 @@ constexpr auto kStopGrace = 2s;
 // That many connections gone is a burst over; its memory goes back to the machine.
 constexpr std::size_t kBurst = 100;
 
+std::string text_of(const tcp::endpoint& e) {
+  return e.address().is_v6() ? fmt::format("[{}]:{}", e.address().to_string(), e.port())
+                             : fmt::format("{}:{}", e.address().to_string(), e.port());
+}
+
 }  // namespace
 
 // Held by the Server, and by every connection for as long as a handler keeps its stream.
@@ -51,7 +56,7 @@ struct Server::Impl final : ServerCore, std::enable_shared_from_this<Server::Imp
   const ServerOptions& options() const override { return options_; }
 
   void start_threads();
-  void accept(Acceptor& a);
+  void accept(const std::shared_ptr<Acceptor>& a);
   void take(Socket socket);
   void sweep();
   Result<> serve(Acceptor acceptor);
@@ -66,7 +71,7 @@ struct Server::Impl final : ServerCore, std::enable_shared_from_this<Server::Imp
   std::size_t most_open = 0;  // connections, since the last trim; the sweep's
   std::optional<asio::executor_work_guard<asio::io_context::executor_type>> work_guard;
   std::vector<std::thread> io_threads;
-  std::deque<Acceptor> acceptors;  // guarded by mu; elements stay in place
+  std::vector<std::shared_ptr<Acceptor>> acceptors;  // guarded by mu
   std::mutex mu;
   std::condition_variable empty_cv;
   std::unordered_map<Connection*, std::weak_ptr<Connection>> connections;  // guarded by mu
@@ -80,9 +85,9 @@ void Server::Impl::start_threads() {
   asio::post(io, [this] { sweep(); });
 }
 
-void Server::Impl::accept(Acceptor& a) {
-  a.async_accept(asio::make_strand(io), [this, &a](const error_code& ec, Socket socket) {
-    if (ec == asio::error::operation_aborted || !a.is_open()) return;
+void Server::Impl::accept(const std::shared_ptr<Acceptor>& a) {
+  a->async_accept(asio::make_strand(io), [this, a](const error_code& ec, Socket socket) {
+    if (ec == asio::error::operation_aborted || !a->is_open()) return;
     if (!ec) {
       take(std::move(socket));
       return accept(a);
@@ -91,8 +96,8 @@ void Server::Impl::accept(Acceptor& a) {
     // Out of descriptors or memory: the waiting connection would be reported again at once, so let some time pass.
     log::warn("http: accept: {}", ec.message());
     auto pause = std::make_shared<asio::steady_timer>(io, 100ms);
-    pause->async_wait([this, &a, pause](const error_code& cancelled) {
-      if (!cancelled && a.is_open()) accept(a);
+    pause->async_wait([this, a, pause](const error_code& cancelled) {
+      if (!cancelled && a->is_open()) accept(a);
     });
   });
 }
@@ -108,10 +113,10 @@ void Server::Impl::take(Socket socket) {
   int fd = socket.native_handle();
   auto transport = tls ? Transport::server(fd, *tls) : Result<Transport>(Transport::plain(fd));
   if (!transport) return log::warn("http: {}", transport.error().text);
-  auto remote = peer.address().is_v6() ? fmt::format("[{}]:{}", peer.address().to_string(), peer.port())
-                                       : fmt::format("{}:{}", peer.address().to_string(), peer.port());
-  auto c =
-      std::make_shared<Connection>(shared_from_this(), std::move(socket), std::move(*transport), std::move(remote));
+  auto own = socket.local_endpoint(ec);
+  if (ec) return;
+  auto c = std::make_shared<Connection>(shared_from_this(), std::move(socket), std::move(*transport),
+                                        ConnectionEnds{text_of(peer), own.port()});
   {
     std::lock_guard l(mu);
     if (stopping) return;
@@ -148,9 +153,9 @@ std::vector<std::shared_ptr<Connection>> Server::Impl::snapshot() {
 Result<> Server::Impl::serve(Acceptor acceptor) {
   std::lock_guard l(mu);
   if (stopping) return fail(ESHUTDOWN, "the server is stopping");
-  auto& a = acceptors.emplace_back(std::move(acceptor));
+  auto a = acceptors.emplace_back(std::make_shared<Acceptor>(std::move(acceptor)));
   start_threads();
-  asio::post(io, [this, &a] { accept(a); });
+  asio::post(io, [this, a] { accept(a); });
   return {};
 }
 
@@ -177,6 +182,30 @@ Result<std::uint16_t> Server::listen(const std::string& address, std::uint16_t p
   auto bound = a.local_endpoint(ec).port();
   if (auto r = impl_->serve(std::move(a)); !r) return propagate(r);
   return bound;
+}
+
+void Server::unlisten(std::uint16_t port) {
+  std::vector<std::shared_ptr<Acceptor>> ending;
+  {
+    std::lock_guard l(impl_->mu);
+    if (impl_->stopping) return;
+    std::erase_if(impl_->acceptors, [&](const auto& a) {
+      error_code ec;
+      if (a->local_endpoint(ec).port() != port || ec) return false;
+      ending.push_back(a);
+      return true;
+    });
+  }
+  // An acceptor belongs to the I/O thread.
+  for (auto& a : ending) {
+    std::promise<void> closed;
+    asio::post(impl_->io, [&] {
+      error_code ignored;
+      a->close(ignored);
+      closed.set_value();
+    });
+    closed.get_future().wait();
+  }
 }
 
 Result<> Server::adopt(UniqueFd listening) {
@@ -206,7 +235,7 @@ void Server::stop() {
   asio::post(s.io, [&s] {
     std::lock_guard l(s.mu);
     error_code ignored;
-    for (auto& a : s.acceptors) a.close(ignored);
+    for (auto& a : s.acceptors) a->close(ignored);
     s.sweep_timer.cancel();
   });
   for (auto& c : s.snapshot()) c->stop_soon();

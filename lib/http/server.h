@@ -75,6 +75,9 @@ class Server {
 
   // Binds and listens; port 0 picks one. A busy port is an error that names it.
   Result<std::uint16_t> listen(const std::string& address, std::uint16_t port);
+  // Closes what listens on `port`, of all addresses; when it returns the port is free. Connections that are open stay.
+  // Never on an I/O thread, nor beside stop().
+  void unlisten(std::uint16_t port);
   // Serves a socket that already listens (socket activation).
   Result<> adopt(UniqueFd listening);
   void stop();

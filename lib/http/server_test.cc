@@ -596,5 +596,22 @@ TEST(HttpTest, ManyClientsAtOnce) {
   EXPECT_EQ(good, 400);
 }
 
+TEST(ServerTest, APortCanBeGivenUpAndTakenAgain) {
+  Server server({}, nullptr,
+                [](const Request& r, Responder& out) { out.send({.body = std::to_string(r.local_port)}); });
+  const auto kept = server.listen("127.0.0.1", 0).value();
+  const auto given_up = server.listen("127.0.0.1", 0).value();
+  for (auto port : {kept, given_up}) {
+    Client client({.host = "127.0.0.1", .port = port});
+    EXPECT_EQ(client.send({.target = "/"}).value().body, std::to_string(port));
+  }
+  server.unlisten(given_up);
+  EXPECT_FALSE(Client({.host = "127.0.0.1", .port = given_up}).send({.target = "/"}));
+  EXPECT_TRUE(Client({.host = "127.0.0.1", .port = kept}).send({.target = "/"}));
+  EXPECT_EQ(server.listen("127.0.0.1", given_up).value(), given_up);
+  EXPECT_TRUE(Client({.host = "127.0.0.1", .port = given_up}).send({.target = "/"}));
+  server.unlisten(1);
+}
+
 }  // namespace
 }  // namespace hawser::http
