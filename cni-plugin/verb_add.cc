@@ -6,6 +6,7 @@
 
 #include "cni-plugin/bandwidth.h"
 #include "cni-plugin/call.h"
+#include "cni-plugin/collect/netns_names.h"
 #include "lib/base/rollback.h"
 #include "lib/base/sysctl.h"
 #include "lib/netlink/rtnl_ensure.h"
@@ -104,6 +105,7 @@ Outcome<std::string> do_add(Call& c) {
   auto result = join(c, *ns, *given, std::move(*before));
   if (!result) return std::unexpected(result.error());
   undo.commit();
+  (void)note_netns_folder(c.conf.run_folder, c.env.netns);  // the pod is attached, whatever becomes of it
   return boost::json::serialize(to_version(*result, c.conf.version));
 }
 

@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "cni-plugin/attachment.h"
+#include "cni-plugin/collect/netns_names.h"
 #include "lib/base/log.h"
 #include "lib/netlink/rtnl_kernel.h"
 #include "lib/nft/kernel_nft.h"
@@ -67,6 +68,7 @@ Sweep LeakCollector::run_once() {
     };
     sweep_addresses(entry.path().native(), network, live, sweep, clock_);
   }
+  sweep_netns_names(options_.run_dir, options_.grace, sweep, clock_);
   for (const auto& leak : sweep.removed) {
     log::warn("leak collected: {}{}{}", leak.what, leak.network.empty() ? "" : " in network ", leak.network);
     leaks_.with({kind_text(leak.kind)}).add();

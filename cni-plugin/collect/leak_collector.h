@@ -7,6 +7,7 @@
 // An address without its link is free to go once its record is older than the grace time (an ADD takes the address
 // before it makes the link). Host ports and ifbs are made after the link and removed before it, so they need no grace.
 // An address imported from host-local has no link of ours: it lives as long as host-local's reservation does.
+// Names of namespaces that a killed runtime left go as well (netns_names.h).
 // Every network under <run_dir>/ipam is looked at. Each leak is one log line and one count.
 //
 // start() runs it on a thread of its own; run_once() is for tests and callers with their own thread.

@@ -32,6 +32,8 @@ const char* kind_text(Leak::Kind kind) {
       return "ifb";
     case Leak::Kind::kLink:
       return "link";
+    case Leak::Kind::kNetnsName:
+      return "netns_name";
   }
   return "";
 }

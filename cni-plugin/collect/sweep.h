@@ -15,7 +15,7 @@
 namespace hawser::cni {
 
 struct Leak {
-  enum class Kind { kAddress, kHostPorts, kIfb, kLink };
+  enum class Kind { kAddress, kHostPorts, kIfb, kLink, kNetnsName };
   Kind kind = Kind::kAddress;
   std::string network;  // empty where the thing does not say
   std::string what;     // "address 10.244.1.5 of interface eth0 of container 3f..."
