@@ -7,6 +7,7 @@
 #pragma once
 
 #include <string_view>
+#include <vector>
 
 #include "lib/base/result.h"
 #include "proxyd/model/desired_state.h"
@@ -14,10 +15,11 @@
 namespace hawser::proxy {
 
 struct SyncReport {
-  bool full = false;          // the kernel was read back
-  std::size_t changes = 0;    // objects and elements written; 0: all was right
-  std::size_t frontends = 0;  // now in the kernel
-  bool udp = false;           // UDP frontends may have changed: flows that they left behind must be looked at
+  bool full = false;              // the kernel was read back
+  std::size_t changes = 0;        // objects and elements written; 0: all was right
+  std::size_t frontends = 0;      // now in the kernel
+  std::vector<FrontendKey> left;  // full: UDP frontends found in the kernel, or left there by a process that died
+  bool udp = false;               // UDP frontends may have changed: flows that they left behind must be looked at
 };
 
 class Backend {

@@ -176,8 +176,9 @@ Result<bool> serve(const Flags& f, proxy::ProxyOptions& o, TerminationSignals& s
   if (!ready) return propagate(ready);
   if (!*ready) return false;
   proxy::NftBackend backend(**nft, o.traffic);
-  proxy::Daemon daemon({.node = *node, .min_interval = o.min_sync_period, .audit_interval = o.sync_period}, **client,
-                       {backend, *conntrack, *rtnl}, registry);
+  proxy::Daemon daemon(
+      {.node = *node, .traffic = o.traffic, .min_interval = o.min_sync_period, .audit_interval = o.sync_period},
+      **client, {backend, *conntrack, *rtnl}, registry);
   auto health = proxy::HealthServers::start({.healthz_bind = o.healthz_bind, .metrics_bind = o.metrics_bind},
                                             daemon.health(), registry);
   if (!health) return propagate(health);

@@ -40,6 +40,18 @@ DesiredState one_service(std::vector<Target> targets = {at("10.244.1.2", 8053)})
   return d;
 }
 
+TEST(ConntrackReconciler, RemovesWhatAnEarlierProcessLeft) {
+  FakeConntrack table;
+  table.flows = {flow(at("10.96.0.99", 53), at("10.244.1.9", 8053)), flow(at("10.96.0.98", 53), at("10.244.1.9", 8053)),
+                 flow(at("10.96.0.53", 53), at("10.244.1.2", 8053))};
+  metrics::Registry registry;
+  ConntrackReconciler r(table, registry, system_clock());
+  r.note_left({{*IpAddr::parse("10.96.0.99"), AF_INET, 53}, {*IpAddr::parse("10.96.0.53"), AF_INET, 53}});
+  const auto d = one_service();
+  EXPECT_EQ(*r.run(d, {}), 1);
+  EXPECT_EQ(table.flows.size(), 2u) << "what is served again, and what never was ours, stays";
+}
+
 TEST(StaleFlows, Table) {
   struct Case {
     int line;

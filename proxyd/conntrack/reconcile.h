@@ -7,7 +7,7 @@
 // A flow is stale if its original destination is a UDP frontend of ours and its answers come from no endpoint that the
 // frontend may use now (draining ones may be used by the flows they have). That includes a flow that was never
 // translated, made before there were endpoints or rules. A flow to a frontend that was ours and is gone is stale if it
-// was translated. Nothing else is touched [P72].
+// was translated; what was ours before this process, the back end finds in the kernel. Nothing else is touched [P72].
 #pragma once
 
 #include <cstdint>
@@ -27,10 +27,6 @@ using netlink::FakeConntrack;
 using netlink::Flow;
 using netlink::KernelConntrack;
 
-// What a flow's original destination is compared with: a frontend's (address or, for a node port, the invalid address;
-// family; port).
-using FrontendKey = std::tuple<IpAddr, int, std::uint16_t>;
-
 // UDP frontends of a state.
 [[nodiscard]] std::set<FrontendKey> udp_frontends(const DesiredState& d);
 
@@ -46,6 +42,8 @@ struct StaleInput {
 class ConntrackReconciler {
  public:
   ConntrackReconciler(Conntrack& table, metrics::Registry& registry, Clock& clock);
+  // Frontends that an earlier process served: gone, unless the next state has them.
+  void note_left(const std::vector<FrontendKey>& left) { gone_.insert(left.begin(), left.end()); }
   // Compares and removes; returns how many flows were removed. Without UDP frontends, present or past, the kernel is
   // not asked. An error leaves the rest for the next run.
   Result<int> run(const DesiredState& desired, const std::vector<IpAddr>& node_addresses);

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "proxyd/model/service_port.h"
@@ -38,6 +39,10 @@ struct Frontend {
   [[nodiscard]] bool is_node_port() const { return !addr; }
   bool operator==(const Frontend&) const = default;
 };
+
+// What a UDP flow's original destination is compared with: a frontend's (address or, for a node port, the invalid
+// address; family; port).
+using FrontendKey = std::tuple<IpAddr, int, std::uint16_t>;
 
 struct ServiceState {
   std::string key;  // "namespace/name"

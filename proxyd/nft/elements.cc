@@ -29,6 +29,10 @@ std::uint16_t be16_at(const nft::Bytes& b, std::size_t at) {
   return static_cast<std::uint16_t>((b.view()[at] << 8) | b.view()[at + 1]);
 }
 
+IpAddr any_address(int family) {
+  return family == AF_INET ? IpAddr::v4(0) : IpAddr::v6(std::array<std::uint8_t, 16>{});
+}
+
 std::size_t addr_bytes(int family) {
   return family == AF_INET ? 4 : 16;
 }
@@ -122,6 +126,24 @@ nft::Element hairpin_element(const IpAddr& a) {
   nft::Element e;
   e.key.field(nft::Bytes::ip(a)).field(nft::Bytes::ip(a));
   return e;
+}
+
+nft::Element left_element(const SideId& id) {
+  SideId there = id;
+  if (id.node_port()) there.addr = any_address(id.family());
+  return {.key = key_of(there), .timeout_ms = kLeftMs};
+}
+
+std::optional<SideId> left_of(const nft::Element& e, int family) {
+  SideId like{.addr = any_address(family), .v6 = family == AF_INET6};
+  auto k = parts_of(e.key, like, KeyTail::kNone);
+  if (!k || key_of(k->id) != e.key) return std::nullopt;
+  if (k->id.addr == any_address(family)) k->id.addr = IpAddr();
+  return k->id;
+}
+
+FrontendKey frontend_key_of(const SideId& id) {
+  return {id.addr, id.family(), id.port};
 }
 
 nft::Element source_element(const SideId& id, const Cidr& range) {

@@ -51,6 +51,9 @@ struct WantedSide {
 [[nodiscard]] nft::Bytes slot_key(const SideId& id, std::uint32_t slot);
 [[nodiscard]] nft::Bytes bytes_of(const Target& t);
 [[nodiscard]] nft::Element hairpin_element(const IpAddr& a);
+[[nodiscard]] nft::Element left_element(const SideId& id);
+[[nodiscard]] std::optional<SideId> left_of(const nft::Element& e, int family);
+[[nodiscard]] FrontendKey frontend_key_of(const SideId& id);
 [[nodiscard]] nft::Element source_element(const SideId& id, const Cidr& range);
 // The maps that hold a side's verdict, slots and affinity time.
 [[nodiscard]] std::string verdict_map(const SideId& id);

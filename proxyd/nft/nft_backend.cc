@@ -61,6 +61,7 @@ Result<std::optional<SyncReport>> NftBackend::apply_changes(const DesiredState& 
   }
   Steps steps;
   plan_changes(w, *image_, options_, kKeepUnusedChains, steps);
+  image_->left.clear();  // the reconciler knows what it saw go
   if (auto r = apply_steps(steps); !r) return propagate(r);
   report.changes = steps.prepare.size() + steps.main.size();
   report.frontends = image_->sides.size();
@@ -83,6 +84,7 @@ Result<SyncReport> NftBackend::apply_full(const DesiredState& state) {
   if (existed && read_back && report.changes > 0)
     log::info("nft: the table differed from what is wanted; {} changes written", report.changes);
   image_ = std::move(found->image);
+  for (const SideId& id : std::exchange(image_->left, {})) report.left.push_back(frontend_key_of(id));
   const auto known = std::exchange(contested_, wants.contested);
   for (const SideId& id : contested_) {
     if (std::ranges::find(known, id) != known.end()) continue;  // said before

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <set>
 
+#include <netinet/in.h>
 #include <sys/socket.h>
 
 namespace hawser::proxy {
@@ -194,7 +195,7 @@ std::optional<RoleOfElements> frontend_role(SetRole role, int family) {
            role == SetRole::kLocalNodePortEndpoints;
   r.remember = role == SetRole::kAffinityServices || role == SetRole::kAffinityNodePorts;
   if (role == SetRole::kAffinity || role == SetRole::kNodePortAffinity || role == SetRole::kHairpin ||
-      role == SetRole::kClusterIps || is_fixed_range(role)) {
+      role == SetRole::kClusterIps || role == SetRole::kLeft || is_fixed_range(role)) {
     return std::nullopt;
   }
   return r;
@@ -242,8 +243,12 @@ void plan_sides(const Wants& w, TableImage& image, ElementChanges& early, Elemen
     }
     if (wanted) {
       image.sides[id] = std::move(want);
-    } else {
-      image.sides.erase(id);
+      continue;
+    }
+    image.sides.erase(id);
+    if (id.protocol == IPPROTO_UDP && !id.local) {
+      out.add(set_name(SetRole::kLeft, id.family()), left_element(id));
+      image.left.insert(id);
     }
   }
 }
@@ -326,6 +331,8 @@ void note_element(SetRole role, int family, const nft::Element& e, Found& f) {
   bool known = false;
   if (role == SetRole::kHairpin || role == SetRole::kClusterIps) {
     known = note_address(role, family, e, f.image);
+  } else if (role == SetRole::kLeft) {
+    if (const auto id = left_of(e, family)) known = f.image.left.insert(*id).second;
   } else if (role == SetRole::kLimited || role == SetRole::kSources) {
     const auto k = parts_of(e.key, frontend_role(role, family)->like, KeyTail::kNone);
     if (k && role == SetRole::kSources) known = note_source(k->id, e, f.image);

@@ -35,6 +35,7 @@ const std::vector<SetRole>& all_roles() {
                                             SetRole::kLimited,
                                             SetRole::kSources,
                                             SetRole::kClusterIps,
+                                            SetRole::kLeft,
                                             SetRole::kPods,
                                             SetRole::kNodePortAddresses,
                                             SetRole::kServiceRanges};
@@ -101,6 +102,9 @@ std::string set_name(SetRole role, int family) {
     case SetRole::kClusterIps:
       base = "cluster-ips";
       break;
+    case SetRole::kLeft:
+      base = "left";
+      break;
     case SetRole::kPods:
       base = "pods";
       break;
@@ -162,6 +166,10 @@ nft::Set set_spec(SetRole role, int family) {
       break;
     case SetRole::kLimited:
       s.key = vip;
+      break;
+    case SetRole::kLeft:
+      s.key = vip;
+      s.timeout = true;
       break;
     case SetRole::kSources:
       s.key = with(vip, addr);

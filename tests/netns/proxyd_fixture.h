@@ -55,6 +55,11 @@ class ProxydTest : public ::testing::Test {
     p_.reset();
     start();
   }
+  // Who answers a datagram; "" for nobody.
+  static std::string ask_udp_name(UdpClient& c) {
+    auto r = c.ask(std::chrono::milliseconds(200));
+    return r ? r->substr(0, r->find(' ')) : "";
+  }
   static int error_code(const Result<std::string>& r) { return r ? 0 : r.error().code; }
 
   TrafficOptions options_ = pod_ranges();

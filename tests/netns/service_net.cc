@@ -219,7 +219,7 @@ TrafficOptions pod_ranges() {
   return {.cluster_cidrs = {*Cidr::parse("10.244.0.0/16"), *Cidr::parse("fd00::/16")}};
 }
 
-Proxyd::Proxyd(const Host& node, kube::Client& client, TrafficOptions options) {
+Proxyd::Proxyd(const Host& node, kube::Client& client, const TrafficOptions& options) {
   node.run([&] {
     auto nft = nft::KernelNft::open();
     auto conntrack = KernelConntrack::open();
@@ -229,9 +229,9 @@ Proxyd::Proxyd(const Host& node, kube::Client& client, TrafficOptions options) {
     nft_ = std::move(*nft);
     conntrack_.emplace(std::move(*conntrack));
     rtnl_.emplace(std::move(*rtnl));
-    backend_ = std::make_unique<NftBackend>(*nft_, std::move(options));
-    daemon_ = std::make_unique<Daemon>(DaemonOptions{.node = "node-1"}, client, Kernel{*backend_, *conntrack_, *rtnl_},
-                                       registry_);
+    backend_ = std::make_unique<NftBackend>(*nft_, options);
+    daemon_ = std::make_unique<Daemon>(DaemonOptions{.node = "node-1", .traffic = options}, client,
+                                       Kernel{*backend_, *conntrack_, *rtnl_}, registry_);
     auto monitor = nft::NftMonitor::start(kTable, nft_->port_id(), [this] { daemon_->table_changed(); });
     ASSERT_TRUE(monitor) << monitor.error().text;
     monitor_ = std::move(*monitor);

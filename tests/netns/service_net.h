@@ -91,7 +91,7 @@ TrafficOptions pod_ranges();
 // proxyd as main() wires it, on a node's namespace, against a fake API server.
 class Proxyd {
  public:
-  Proxyd(const hawser::testing::Host& node, kube::Client& client, TrafficOptions options);
+  Proxyd(const hawser::testing::Host& node, kube::Client& client, const TrafficOptions& options);
   ~Proxyd();
   Proxyd(const Proxyd&) = delete;
   Proxyd& operator=(const Proxyd&) = delete;
