@@ -32,8 +32,27 @@ inline constexpr int kVxlanBytes = 8;
   return kEthernetBytes + (underlay_is_v4 ? kIpv4Bytes : kIpv6Bytes) + kUdpBytes + kVxlanBytes;
 }
 
+// What WireGuard adds, as flannel counts it whatever the underlay: IPv6 header 40, UDP 8, its own 32.
+inline constexpr int kWireguardOverheadBytes = 80;
+
 inline constexpr int kSmallestPodMtu = 576;  // what an IPv4 host must accept
 inline constexpr int kSmallestMtu = kSmallestPodMtu + vxlan_overhead_bytes(false);
+
+// flannel's "Mode": a device for each family of pods over the underlay of that family, or one device for both, its
+// tunnel over what both ends have, over IPv4, or over IPv6.
+enum class WireguardMode { kSeparate, kAuto, kIpv4, kIpv6 };
+// By flannel's word: "separate", "auto", "ipv4", "ipv6".
+[[nodiscard]] std::optional<WireguardMode> parse_wireguard_mode(std::string_view text);
+
+struct WireguardSettings {
+  WireguardMode mode = WireguardMode::kSeparate;
+  std::uint16_t port = 51820;
+  std::uint16_t port_v6 = 51821;  // of the second device, if there are two
+  std::uint16_t keepalive_seconds = 0;
+  netlink::WgKey preshared_key;  // none: all zero
+  std::string key_file = "/run/hawser/wgkey";
+  [[nodiscard]] bool one_device() const { return mode != WireguardMode::kSeparate; }
+};
 
 struct Settings {
   std::string backend{kDefaultBackend};
@@ -42,10 +61,12 @@ struct Settings {
   int mtu = 0;                  // of the underlay, when it is not what the link says; 0: the link's
   bool direct_routing = false;  // vxlan: peers on our segment get a plain route
   bool unreachable_rest = true;
+  WireguardSettings wireguard;
 };
 
-// The underlay of one family on this node.
+// The underlay of one family of pods on this node.
 struct Underlay {
+  int pods = 0;  // their family; 0: that of `address`
   int index = 0;
   int mtu = 0;
   IpAddr address;
@@ -56,18 +77,29 @@ struct Underlay {
 // `address` is reached over the underlay's link with no gateway between.
 [[nodiscard]] bool adjacent(const Underlay& underlay, const IpAddr& address);
 
+enum class DeviceKind {
+  kNone,
+  kVxlan,     // the lease tells its MAC and VNI
+  kWireguard  // the lease tells its public key
+};
 struct Backend {
   std::string_view name;
-  bool tunnel = false;  // has a device, with a MAC and a VNI that the lease tells
-  bool peers = true;    // false: other nodes' pods are somebody else's business
+  DeviceKind device = DeviceKind::kNone;
+  bool peers = true;  // false: other nodes' pods are somebody else's business
+  [[nodiscard]] bool tunnel() const { return device != DeviceKind::kNone; }
 };
 [[nodiscard]] std::span<const Backend> backends();
 // Null: there is none of that name.
 [[nodiscard]] const Backend* find_backend(std::string_view name);
-// "vxlan, host-gw, none"
+// "vxlan, host-gw, wireguard, none"
 [[nodiscard]] std::string backend_names();
 
-[[nodiscard]] std::string device_name(int family, std::uint32_t vni);  // "flannel.1", "flannel-v6.1"
+[[nodiscard]] std::string device_name(int family, std::uint32_t vni);             // "flannel.1", "flannel-v6.1"
+[[nodiscard]] std::string wireguard_device_name(int family, WireguardMode mode);  // "flannel-wg", "flannel-wg-v6"
+[[nodiscard]] std::uint16_t wireguard_port(int family, const WireguardSettings& settings);
+// Where `peer` is reached for pods of `family`: of two addresses the one that is more likely to work, as flannel
+// chooses: IPv4 unless only IPv6 is public on both sides. Invalid: nowhere.
+[[nodiscard]] IpAddr wireguard_address(const Lease& own, const Lease& peer, int family, WireguardMode mode);
 
 // `skipped` gets a sentence for each peer that could not be used (overlapping pod CIDRs, another VNI).
 // settings.backend is a row of backends().

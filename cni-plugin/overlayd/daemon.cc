@@ -19,6 +19,9 @@ constexpr std::chrono::milliseconds kLastRetry{30000};
 // Notifications come in bursts (a deleted device, a peer's three entries); one look serves them all.
 constexpr std::chrono::milliseconds kGather{10};
 
+// How often what nobody is notified of is compared.
+constexpr std::chrono::milliseconds kLookAgain{30000};
+
 constexpr const char* kRepair = "repaired";
 constexpr const char* kChange = "nodes changed";
 
@@ -51,7 +54,8 @@ Daemon::Daemon(Options options, SubnetSource& source, Kernel kernel, metrics::Re
                    .histogram("hawser_overlay_sync_seconds", "Time of one comparison with its writes.",
                               metrics::exponential_buckets(0.0005, 2, 14))
                    .with()) {
-  for (const char* kind : {"device", "address", "neighbour", "fdb", "route", "masquerade"}) repairs_.with({kind});
+  for (const char* kind : {"device", "address", "neighbour", "fdb", "route", "peer", "masquerade"})
+    repairs_.with({kind});
   set_status(false, "nothing is known of other nodes yet");
 }
 
@@ -102,18 +106,19 @@ Result<> Daemon::run(int stop_fd) {
   });
   std::chrono::milliseconds retry = kFirstRetry;
   bool failed = false;
+  MonoTime looked = system_clock().now();
   for (;;) {
     std::array<pollfd, 3> p{pollfd{stop_fd, POLLIN, 0}, pollfd{wake_.get(), POLLIN, 0},
                             pollfd{kernel_.monitor.fd(), POLLIN, 0}};
-    if (poll(p.data(), p.size(), failed ? static_cast<int>(retry.count()) : -1) < 0 && errno != EINTR)
-      return fail_errno(errno, "poll");
+    const int limit = failed ? static_cast<int>(retry.count()) : until_next_look(looked);
+    if (poll(p.data(), p.size(), limit) < 0 && errno != EINTR) return fail_errno(errno, "poll");
     if (p[0].revents != 0) return {};
     // Gathers what comes together, and still hears a stop.
     if (poll(p.data(), 1, static_cast<int>(kGather.count())) > 0) return {};
     const char* cause = kRepair;
     bool touched = drain_eventfd(wake_.get());
     if (leases_changed_.exchange(false) || failed) cause = kChange;
-    touched |= failed;
+    touched |= failed || until_next_look(looked) == 0;
     auto read = kernel_.monitor.read([&](const netlink::Event& e) {
       if (!concerns_us(e)) return;
       log::debug("notified: {}", e.text());
@@ -124,7 +129,15 @@ Result<> Daemon::run(int stop_fd) {
     auto synced = sync_once(cause);
     retry = synced || !failed ? kFirstRetry : std::min(retry * 2, kLastRetry);
     failed = !synced;
+    looked = system_clock().now();
   }
+}
+
+// For poll(): milliseconds, -1 for ever.
+int Daemon::until_next_look(MonoTime looked) const {
+  if (find_backend(options_.settings.backend)->device != DeviceKind::kWireguard) return -1;
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(looked + kLookAgain - system_clock().now());
+  return static_cast<int>(std::max(left, std::chrono::milliseconds(0)).count());
 }
 
 Result<> Daemon::sync_once(const char* cause) {
@@ -157,10 +170,17 @@ Result<std::string> Daemon::sync_all(const char* cause) {
   }
   int mtu = 0;
   found_targets_.clear();
+  std::vector<OverlaySpec> specs;
   for (const auto& cidr : own.pod_cidrs) {
-    auto family_mtu = sync_family(cidr.family(), own, cause);
-    if (!family_mtu) return propagate(family_mtu);
-    mtu = mtu == 0 ? *family_mtu : std::min(mtu, *family_mtu);
+    auto spec = spec_for(cidr.family(), own);
+    if (!spec) return propagate(spec);
+    mtu = mtu == 0 ? spec->mtu : std::min(mtu, spec->mtu);
+    specs.push_back(std::move(*spec));
+  }
+  // Peers before the routes that lead to them.
+  if (auto r = sync_wireguard(specs, own, cause); !r) return propagate(r);
+  for (const auto& spec : specs) {
+    if (auto r = sync_family(spec, cause); !r) return propagate(r);
   }
   {
     std::lock_guard l(mu_);
@@ -192,7 +212,8 @@ Result<Underlay> Daemon::fill_own(int family, Lease& own) {
   IpAddr told = of_family(view_.overwrites, family);
   if (!told) told = of_family(options_.public_ips, family);
   vtep.address = told ? told : underlay->address;
-  if (!find_backend(settings.backend)->tunnel) {
+  vtep.public_key.reset();
+  if (find_backend(settings.backend)->device != DeviceKind::kVxlan) {
     vtep.mac.reset();
     return underlay;
   }
@@ -207,11 +228,26 @@ Result<Underlay> Daemon::fill_own(int family, Lease& own) {
   return underlay;
 }
 
-Result<int> Daemon::sync_family(int family, Lease& own, const char* cause) {
+// One WireGuard device carries both families of pods over an underlay of either; all others go over their own.
+Result<Underlay> Daemon::underlay_for(int family, Lease& own) {
+  const auto& settings = options_.settings;
+  const auto mode = settings.wireguard.mode;
+  const bool wireguard = find_backend(settings.backend)->device == DeviceKind::kWireguard;
+  if (!wireguard || !settings.wireguard.one_device()) return fill_own(family, own);
+  Result<Underlay> v4 = std::unexpected(Error{}), v6 = std::unexpected(Error{});
+  if (mode != WireguardMode::kIpv6) v4 = fill_own(AF_INET, own);
+  if (mode != WireguardMode::kIpv4) v6 = fill_own(AF_INET6, own);
+  Result<Underlay> chosen = v4 || mode == WireguardMode::kIpv4 ? std::move(v4) : std::move(v6);
+  if (chosen) chosen->pods = family;
+  return chosen;
+}
+
+Result<OverlaySpec> Daemon::spec_for(int family, Lease& own) {
   const char* forwarding = family == AF_INET ? "net/ipv4/ip_forward" : "net/ipv6/conf/all/forwarding";
   if (auto r = switch_on(options_.paths, forwarding); !r) return propagate(r);
-  auto underlay = fill_own(family, own);
+  auto underlay = underlay_for(family, own);
   if (!underlay) return propagate(underlay, "pod CIDR {}", own.pod_cidr(family));
+  own.vtep(family).public_key = public_key_;
   std::vector<std::string> skipped;
   auto spec = make_spec(own, view_.nodes, *underlay, options_.settings, skipped);
   for (const auto& s : skipped) {
@@ -222,14 +258,35 @@ Result<int> Daemon::sync_family(int family, Lease& own, const char* cause) {
   if (options_.adopt && first_sync_) {
     if (auto r = check_adoptable(kernel_.rtnl, spec.device); !r) return propagate(r);
   }
+  return spec;
+}
+
+Result<> Daemon::sync_wireguard(const std::vector<OverlaySpec>& specs, Lease& own, const char* cause) {
+  if (find_backend(options_.settings.backend)->device != DeviceKind::kWireguard) return {};
+  if (!kernel_.wireguard) return fail(EOPNOTSUPP, "no access to WireGuard");
+  std::map<std::string, std::vector<OverlaySpec>> by_device;
+  for (const auto& s : specs) by_device[s.device.name].push_back(s);
+  for (const auto& [name, sharing] : by_device) {
+    auto done = wireguard_[name].sync(kernel_.rtnl, *kernel_.wireguard, sharing, options_.settings);
+    if (!done) return propagate(done);
+    report(done->wrote, cause);
+    if (public_key_ != done->public_key) log::info("WireGuard public key of this node: {}", done->public_key.text());
+    public_key_ = done->public_key;
+  }
+  for (const auto& c : own.pod_cidrs) own.vtep(c.family()).public_key = public_key_;
+  return {};
+}
+
+Result<> Daemon::sync_family(const OverlaySpec& spec, const char* cause) {
   auto synced = sync(kernel_.rtnl, spec);
   if (!synced) return propagate(synced);
   if (synced->device) devices_.insert(synced->device);
   peers_.set(static_cast<double>(spec.peers.size()));
   for (const auto& p : spec.peers)
     found_targets_.push_back({p.node, p.direct ? p.vtep : gateway_of(p.pod_cidr), spec.mtu});
+  if (auto r = remove_stale_device(kernel_.rtnl, spec.family, options_.settings, synced->wrote); !r) return r;
   report(synced->wrote, cause);
-  return spec.mtu;
+  return {};
 }
 
 void Daemon::report(const std::vector<Change>& wrote, const char* cause) {

@@ -3,7 +3,8 @@
 //
 // Threads. run() is the loop: it alone touches the kernel, on a wake-up (a lease changed), on a netlink or nftables
 // notification (somebody touched our objects) or to retry after a failure (1 s doubling to 30 s). The source's threads
-// only wake it. The health server's threads read `status_`, the prober's thread reads `targets_`.
+// only wake it. Of WireGuard's peers the kernel notifies nobody: they are looked at every half minute. The health
+// server's threads read `status_`, the prober's thread reads `targets_`.
 //
 // While the source knows nothing, nothing is planned: what the kernel has, stays.
 #pragma once
@@ -19,6 +20,7 @@
 #include "cni-plugin/overlayd/overlay.h"
 #include "cni-plugin/overlayd/probe.h"
 #include "cni-plugin/overlayd/subnet_source.h"
+#include "cni-plugin/overlayd/wireguard.h"
 #include "lib/base/metrics.h"
 #include "lib/base/unique_fd.h"
 #include "lib/netlink/monitor.h"
@@ -44,6 +46,7 @@ struct Kernel {
   netlink::Rtnl& rtnl;
   nft::NftRunner& nft;
   netlink::Monitor& monitor;
+  netlink::Wireguard* wireguard = nullptr;  // for the back end of that name
 };
 
 struct Status {
@@ -71,10 +74,14 @@ class Daemon {
   Result<std::string> sync_all(const char* cause);  // a reason why not ready; empty: ready
   Result<std::string> offer(Lease own);
   Result<Underlay> fill_own(int family, Lease& own);
-  Result<int> sync_family(int family, Lease& own, const char* cause);
+  Result<Underlay> underlay_for(int family, Lease& own);
+  Result<OverlaySpec> spec_for(int family, Lease& own);
+  Result<> sync_wireguard(const std::vector<OverlaySpec>& specs, Lease& own, const char* cause);
+  Result<> sync_family(const OverlaySpec& spec, const char* cause);
   Result<> sync_masquerade(const Lease& own, const char* cause);
   Result<> write_node_files(const Lease& own, int mtu);
   void report(const std::vector<Change>& wrote, const char* cause);
+  [[nodiscard]] int until_next_look(MonoTime looked) const;
   [[nodiscard]] bool concerns_us(const netlink::Event& e) const;
   void set_status(bool ready, std::string reason);
 
@@ -89,6 +96,8 @@ class Daemon {
   std::set<int> devices_, underlays_;  // of the last sync
   std::set<std::string> reported_;     // skipped peers already logged
   SubnetView view_;
+  std::map<std::string, WireguardDevice> wireguard_;  // by name of the device
+  std::optional<netlink::WgKey> public_key_;          // of the last sync
   std::vector<ProbeTarget> found_targets_;
   bool first_sync_ = true;
 

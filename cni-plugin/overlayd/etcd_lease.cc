@@ -15,17 +15,6 @@ namespace json = boost::json;
 
 constexpr std::size_t kCandidates = 100;  // of free ranges, as flannel: so that nodes that start together rarely clash
 
-void read_backend_data(const json::object& o, std::string_view field, Vtep& v) {
-  const auto& data = kube::obj(o, {field});
-  v.vni = static_cast<std::uint32_t>(kube::num(data, {"VNI"}));
-  if (auto mac = MacAddr::parse(kube::str(data, {"VtepMAC"}))) v.mac = *mac;
-}
-
-json::value backend_data(const Vtep& v) {
-  if (!v.address || !v.mac) return nullptr;
-  return json::object{{"VNI", v.vni}, {"VtepMAC", v.mac->text()}};
-}
-
 std::optional<Cidr> pick_one(const SubnetPool& pool, const std::vector<Cidr>& taken,
                              const std::function<std::size_t(std::size_t)>& pick) {
   std::set<Cidr> used(taken.begin(), taken.end());
@@ -69,7 +58,7 @@ std::string lease_record(const Lease& l) {
                  {"PublicIPv6", text(l.v6.address)},
                  {"BackendType", l.backend},
                  {"BackendData", backend_data(l.v4)}};
-  if (l.v6.address && l.v6.mac) o["BackendV6Data"] = backend_data(l.v6);
+  if (auto data = backend_data(l.v6); !data.is_null()) o["BackendV6Data"] = std::move(data);
   return json::serialize(o);
 }
 
@@ -85,8 +74,8 @@ std::optional<Lease> parse_lease_record(std::string_view key, std::string_view v
   if (v4 && v4->is_v4()) l.v4.address = *v4;
   if (v6 && v6->is_v6()) l.v6.address = *v6;
   if (!l.v4.address && !l.v6.address) return std::nullopt;
-  read_backend_data(o, "BackendData", l.v4);
-  read_backend_data(o, "BackendV6Data", l.v6);
+  read_backend_data(kube::obj(o, {"BackendData"}), l.v4);
+  read_backend_data(kube::obj(o, {"BackendV6Data"}), l.v6);
   l.node = (l.v4.address ? l.v4.address : l.v6.address).text();
   return l;
 }

@@ -38,8 +38,7 @@ Vtep read_vtep(const kube::Object& node, std::string_view prefix, const FamilyKe
   boost::system::error_code ec;
   auto data = json::parse(annotation(node, prefix, keys.backend_data), ec);
   if (ec || !data.is_object()) return v;
-  v.vni = static_cast<std::uint32_t>(kube::num(data.get_object(), {"VNI"}));
-  if (auto mac = MacAddr::parse(kube::str(data.get_object(), {"VtepMAC"}))) v.mac = *mac;
+  read_backend_data(data.get_object(), v);
   return v;
 }
 
@@ -50,10 +49,8 @@ json::object wanted_annotations(const Publication& p) {
   a[key("backend-type")] = p.lease.backend;
   for (const auto& k : kKeys) {
     const Vtep& v = p.lease.vtep(k.family);
-    if (!v.address) continue;
-    a[key(k.public_ip)] = v.address.text();
-    if (!v.mac) continue;
-    a[key(k.backend_data)] = json::serialize(json::object{{"VNI", v.vni}, {"VtepMAC", v.mac->text()}});
+    if (v.address) a[key(k.public_ip)] = v.address.text();
+    if (auto data = backend_data(v); !data.is_null()) a[key(k.backend_data)] = json::serialize(data);
   }
   return a;
 }
@@ -74,6 +71,22 @@ json::object condition_json(const NodeCondition& c, const std::string& at) {
 }
 
 }  // namespace
+
+kube::Value backend_data(const Vtep& v) {
+  // A key is one for both families: it is told where pods of the family are, though their tunnel may be of the other.
+  if (v.public_key) return json::object{{"PublicKey", v.public_key->text()}};
+  if (!v.address || !v.mac) return nullptr;
+  return json::object{{"VNI", v.vni}, {"VtepMAC", v.mac->text()}};
+}
+
+void read_backend_data(const kube::Object& data, Vtep& v) {
+  if (auto key = netlink::WgKey::parse(kube::str(data, {"PublicKey"})); key && *key) {
+    v.public_key = *key;
+    return;
+  }
+  v.vni = static_cast<std::uint32_t>(kube::num(data, {"VNI"}));
+  if (auto mac = MacAddr::parse(kube::str(data, {"VtepMAC"}))) v.mac = *mac;
+}
 
 const Vtep& Lease::vtep(int family) const {
   return family == AF_INET ? v4 : v6;

@@ -11,6 +11,7 @@
 #include "lib/base/clock.h"
 #include "lib/base/ip.h"
 #include "lib/kube/object.h"
+#include "lib/netlink/wireguard.h"
 
 namespace hawser::overlay {
 
@@ -21,8 +22,13 @@ struct Vtep {
   IpAddr address;  // invalid: none
   std::optional<MacAddr> mac;
   std::uint32_t vni = 0;
+  std::optional<netlink::WgKey> public_key;  // in place of MAC and VNI: WireGuard
   bool operator==(const Vtep&) const = default;
 };
+
+// The object in which flannel tells a tunnel's end to others, and its reverse; null: there is nothing to tell.
+[[nodiscard]] kube::Value backend_data(const Vtep& v);
+void read_backend_data(const kube::Object& data, Vtep& v);
 
 struct Lease {
   std::string node;

@@ -23,6 +23,7 @@
 #include "lib/base/signals.h"
 #include "lib/kube/http_client.h"
 #include "lib/netlink/rtnl_kernel.h"
+#include "lib/netlink/wireguard.h"
 #include "lib/nft/kernel_nft.h"
 #include "lib/nft/monitor.h"
 
@@ -37,6 +38,7 @@ struct Flags {
   int healthz_port = 0;
   std::string net_config_path;
   std::string iface_can_reach, backend;
+  std::string wireguard_mode, wireguard_psk_file, wireguard_key_file;
   std::vector<std::string> cluster_cidrs, non_masquerade, public_ips;
   std::optional<bool> ip_masq, blackhole;
   bool kube_subnet_mgr = false, keep_port_order = false;
@@ -96,6 +98,25 @@ void add_underlay_flags(CLI::App& app, Flags& f) {
   app.add_option("--port", o.settings.port, "VXLAN UDP port")->check(CLI::Range(1, 65535))->capture_default_str();
 }
 
+void add_wireguard_flags(CLI::App& app, Flags& f) {
+  auto& w = f.options.settings.wireguard;
+  app.add_option(
+         "--wireguard-mode", f.wireguard_mode,
+         "separate: a device for each family; one device for both: auto, ipv4, ipv6, by what its tunnel is over")
+      ->default_str("separate");
+  app.add_option("--wireguard-port", w.port, "UDP port")->check(CLI::Range(1, 65535))->capture_default_str();
+  app.add_option("--wireguard-port-v6", w.port_v6, "UDP port of the second device")
+      ->check(CLI::Range(1, 65535))
+      ->capture_default_str();
+  app.add_option("--wireguard-keepalive", w.keepalive_seconds,
+                 "seconds between packets that keep translators open; 0: none")
+      ->capture_default_str();
+  app.add_option("--wireguard-psk-file", f.wireguard_psk_file, "file of a preshared key that all nodes have");
+  app.add_option("--wireguard-key-file", f.wireguard_key_file,
+                 "file of this node's secret key, made if there is none; default <run-dir>/wgkey")
+      ->envname("WIREGUARD_KEY_FILE");
+}
+
 void add_flags(CLI::App& app, Flags& f) {
   auto& o = f.options;
   app.set_version_flag("--version", "hawser-overlayd " HAWSER_VERSION);
@@ -105,6 +126,7 @@ void add_flags(CLI::App& app, Flags& f) {
   add_kube_flags(app, f);
   add_etcd_flags(app, f);
   add_underlay_flags(app, f);
+  add_wireguard_flags(app, f);
   app.add_option("--run-dir", o.paths.run_dir, "folder of node.json and the address store")->capture_default_str();
   app.add_option("--subnet-file", o.paths.subnet_file, "flannel's subnet.env; default <run-dir>/subnet.env");
   app.add_option("--cni-conf-dir", o.paths.cni_conf_dir, "folder for 10-hawser.conflist; without it none is written");
@@ -181,6 +203,31 @@ Result<> read_addresses(Flags& f) {
   return {};
 }
 
+// After the back end is known, from wherever.
+Result<> read_wireguard_flags(Flags& f) {
+  auto& w = f.options.settings.wireguard;
+  if (!f.wireguard_mode.empty()) {
+    auto mode = overlay::parse_wireguard_mode(f.wireguard_mode);
+    if (!mode)
+      return fail(EINVAL, "--wireguard-mode \"{}\": is not one of separate, auto, ipv4, ipv6", f.wireguard_mode);
+    w.mode = *mode;
+  }
+  if (!f.wireguard_psk_file.empty()) {
+    auto text = read_file(f.wireguard_psk_file);
+    if (!text) return propagate(text, "--wireguard-psk-file");
+    auto key = netlink::WgKey::parse(*text);
+    if (!key) return propagate(key, "--wireguard-psk-file {}", f.wireguard_psk_file);
+    w.preshared_key = *key;
+  }
+  if (!w.one_device() && w.port == w.port_v6)
+    return fail(EINVAL, "--wireguard-port-v6 {}: is --wireguard-port, and each of the two devices needs its own",
+                w.port);
+  const bool as_flannel = f.kube_subnet_mgr || !f.etcd.endpoints.empty();
+  w.key_file = as_flannel ? overlay::kFlannelWireguardKey : f.options.paths.wireguard_key();
+  if (!f.wireguard_key_file.empty()) w.key_file = f.wireguard_key_file;
+  return {};
+}
+
 Result<> read_flags(Flags& f) {
   if (f.kube_subnet_mgr || !f.etcd.endpoints.empty()) flannel_defaults(f);
   if (auto r = read_addresses(f); !r) return r;
@@ -196,6 +243,7 @@ Result<> read_flags(Flags& f) {
   if (f.cleanup || f.hand_back) return {};
   if (auto r = read_net_conf(f); !r) return r;
   f.options.settings.unreachable_rest = f.blackhole.value_or(true);
+  if (auto r = read_wireguard_flags(f); !r) return r;
   if (f.options.cluster_cidrs.empty() && f.etcd.endpoints.empty()) return fail(EINVAL, "--cluster-cidr: is required");
   return {};
 }
@@ -205,6 +253,8 @@ Result<> clean_up(const Flags& f, netlink::Rtnl& rtnl, nft::NftRunner& nft) {
   for (int family : {AF_INET, AF_INET6}) {
     if (auto r = overlay::remove(rtnl, family, f.options.settings.vni); !r) return r;
   }
+  if (unlink(f.options.paths.wireguard_key().c_str()) != 0 && errno != ENOENT)
+    return fail_errno(errno, "remove {}", f.options.paths.wireguard_key());
   if (auto r = overlay::remove_masquerade(nft); !r) return propagate(r);
   return overlay::restore_sysctls(f.options.paths);
 }
@@ -245,6 +295,7 @@ Result<Source> make_etcd_source(Flags& f) {
   const bool unreachable_rest = f.options.settings.unreachable_rest;
   f.options.settings = conf->settings;
   f.options.settings.unreachable_rest = unreachable_rest;
+  if (auto r = read_wireguard_flags(f); !r) return propagate(r);
   f.options.cluster_cidrs = conf->networks();
   overlay::EtcdSourceOptions o{.prefix = f.etcd_prefix,
                                .conf = *conf,
@@ -312,13 +363,15 @@ Result<> serve(Flags& f, netlink::Rtnl& rtnl, nft::KernelNft& nft) {
   }
   auto monitor = netlink::Monitor::open();
   if (!monitor) return propagate(monitor);
+  auto wireguard = netlink::KernelWireguard::open();
+  if (!wireguard) return propagate(wireguard);
   metrics::Registry registry;
   registry.add_process_metrics();
   const Nanos grace = std::chrono::seconds(f.leak_grace_seconds);
   auto collector =
       cni::LeakCollector::start({.run_dir = f.options.paths.run_dir, .grace = grace, .interval = grace / 2}, registry);
   if (!collector) return propagate(collector);
-  overlay::Daemon daemon(f.options, *source->subnets, {rtnl, nft, *monitor}, registry);
+  overlay::Daemon daemon(f.options, *source->subnets, {rtnl, nft, *monitor, &*wireguard}, registry);
   overlay::Prober prober(
       probe_options(f), [&] { return daemon.probe_targets(); },
       [&](const std::vector<overlay::PathReport>& faults, std::size_t targets) {

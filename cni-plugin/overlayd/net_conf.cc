@@ -122,6 +122,34 @@ Result<std::optional<SubnetPool>> parse_pool(const json::object& o, const PoolKe
   return p;
 }
 
+Result<WireguardSettings> parse_wireguard(const json::object& o) {
+  WireguardSettings w;
+  auto port = bounded(o, "ListenPort", 1, 65535, w.port);
+  if (!port) return propagate(port);
+  auto port_v6 = bounded(o, "ListenPortV6", 1, 65535, w.port_v6);
+  if (!port_v6) return propagate(port_v6);
+  auto keepalive = bounded(o, "PersistentKeepaliveInterval", 0, 65535, 0);
+  if (!keepalive) return propagate(keepalive);
+  auto psk = text(o, "PSK");
+  if (!psk) return propagate(psk);
+  auto mode = text(o, "Mode");
+  if (!mode) return propagate(mode);
+  w.port = static_cast<std::uint16_t>(*port);
+  w.port_v6 = static_cast<std::uint16_t>(*port_v6);
+  w.keepalive_seconds = static_cast<std::uint16_t>(*keepalive);
+  if (!psk->empty()) {
+    auto key = netlink::WgKey::parse(*psk);
+    if (!key) return propagate(key, "PSK");
+    w.preshared_key = *key;
+  }
+  auto known = mode->empty() ? std::optional(w.mode) : parse_wireguard_mode(*mode);
+  if (!known) return fail(EINVAL, "Mode \"{}\": is not one of separate, auto, ipv4, ipv6", *mode);
+  w.mode = *known;
+  if (w.mode == WireguardMode::kSeparate && w.port == w.port_v6)
+    return fail(EINVAL, "ListenPortV6 {}: is ListenPort, and each of the two devices needs its own", w.port_v6);
+  return w;
+}
+
 Result<Settings> parse_backend(const json::object& conf) {
   Settings s;
   const auto* v = conf.if_contains("Backend");
@@ -147,6 +175,9 @@ Result<Settings> parse_backend(const json::object& conf) {
     if (!on) return propagate(on, "Backend");
     if (*on) return fail(EINVAL, "Backend: {} true: is not supported, peers are told by leases only", key);
   }
+  auto wireguard = parse_wireguard(o);
+  if (!wireguard) return propagate(wireguard, "Backend");
+  s.wireguard = std::move(*wireguard);
   s.vni = static_cast<std::uint32_t>(*vni);
   if (*port) s.port = static_cast<std::uint16_t>(*port);
   s.mtu = static_cast<int>(*mtu);

@@ -13,6 +13,7 @@
 
 namespace hawser::overlay {
 
+inline constexpr const char* kFlannelWireguardKey = "/run/flannel/wgkey";
 inline constexpr const char* kFlannelSubnetFile = "/run/flannel/subnet.env";  // where flannel's plugin looks for it
 
 struct FilePaths {
@@ -21,6 +22,7 @@ struct FilePaths {
   std::string cni_conf_dir;  // empty: no CNI configuration is written
   [[nodiscard]] std::string node_file() const { return run_dir + "/node.json"; }
   [[nodiscard]] std::string subnet_env() const { return subnet_file.empty() ? run_dir + "/subnet.env" : subnet_file; }
+  [[nodiscard]] std::string wireguard_key() const { return run_dir + "/wgkey"; }
   [[nodiscard]] std::string sysctl_record() const { return run_dir + "/sysctl.before"; }
   [[nodiscard]] std::string adopted_record() const { return run_dir + "/adopted.json"; }
   [[nodiscard]] std::string conflist() const { return cni_conf_dir + "/10-hawser.conflist"; }

@@ -181,6 +181,8 @@ std::string device_difference(const netlink::Link& have, const netlink::LinkSpec
   return fmt::format("{}", fmt::join(parts, ", "));
 }
 
+}  // namespace
+
 Result<int> sync_device(Rtnl& rtnl, const netlink::LinkSpec& want, std::vector<Change>& wrote) {
   auto have = rtnl.get_link(want.name);
   if (have && have->kind != want.kind)
@@ -194,6 +196,17 @@ Result<int> sync_device(Rtnl& rtnl, const netlink::LinkSpec& want, std::vector<C
   else if (device->wrote)
     wrote.push_back({"device", fmt::format("correct device {}: {}", want.name, device_difference(*have, want))});
   return device->link.index;
+}
+
+namespace {
+
+Result<bool> forget_device(Rtnl& rtnl, const std::string& name, std::string_view kind) {
+  auto have = rtnl.get_link(name);
+  if (!have && is_not_found(have.error())) return false;
+  if (!have) return propagate(have);
+  if (have->kind != kind) return false;  // somebody else's, of the same name
+  if (auto r = rtnl.delete_link(have->index); !r) return propagate(r);
+  return true;
 }
 
 }  // namespace
@@ -231,11 +244,30 @@ Result<> remove(Rtnl& rtnl, int family, std::uint32_t vni) {
     if (!of_overlay || r.protocol != netlink::kRouteProtocol || r.dst.family() != family) continue;
     if (auto gone = netlink::forget_route(rtnl, r); !gone) return propagate(gone);
   }
-  auto have = rtnl.get_link(device_name(family, vni));
-  if (!have && is_not_found(have.error())) return {};
-  if (!have) return propagate(have);
-  if (have->kind != "vxlan") return {};  // somebody else's, of the same name
-  return rtnl.delete_link(have->index);
+  if (auto r = forget_device(rtnl, device_name(family, vni), "vxlan"); !r) return propagate(r);
+  for (auto mode : {WireguardMode::kSeparate, WireguardMode::kAuto}) {
+    if (auto r = forget_device(rtnl, wireguard_device_name(family, mode), "wireguard"); !r) return propagate(r);
+  }
+  return {};
+}
+
+Result<> remove_stale_device(Rtnl& rtnl, int family, const Settings& settings, std::vector<Change>& wrote) {
+  const bool wireguard = find_backend(settings.backend)->device == DeviceKind::kWireguard;
+  const auto own = wireguard_device_name(family, settings.wireguard.mode);
+  std::vector<std::pair<std::string, std::string_view>> stale;
+  if (wireguard) stale.emplace_back(device_name(family, settings.vni), "vxlan");
+  for (auto mode : {WireguardMode::kSeparate, WireguardMode::kAuto}) {
+    auto name = wireguard_device_name(family, mode);
+    // In the mode of two devices the name of the one device is the IPv4 half's.
+    const bool in_use = wireguard && (name == own || name == wireguard_device_name(AF_INET, mode));
+    if (!in_use) stale.emplace_back(std::move(name), "wireguard");
+  }
+  for (const auto& [name, kind] : stale) {
+    auto gone = forget_device(rtnl, name, kind);
+    if (!gone) return propagate(gone, "device {} of the back end before", name);
+    if (*gone) wrote.push_back({"device", fmt::format("delete device {} of the back end before", name)});
+  }
+  return {};
 }
 
 MacAddr mac_for(const std::string& node, std::uint32_t vni, int family) {

@@ -23,7 +23,8 @@ struct IfaceChoice {
 Result<Underlay> find_underlay(netlink::Rtnl& rtnl, int family, const IfaceChoice& choice, const IpAddr& preferred);
 
 Result<Observed> observe(netlink::Rtnl& rtnl, int device);
-// Something that differed and was put right: "device", "address", "neighbour", "fdb" or "route", and the words for it.
+// Something that differed and was put right: "device", "address", "neighbour", "fdb", "route" or "peer", and the words
+// for it.
 struct Change {
   const char* kind;
   std::string text;
@@ -31,12 +32,18 @@ struct Change {
 // Makes every write it can; the first failure is returned at the end. `done` gets each that worked.
 Result<> apply(netlink::Rtnl& rtnl, const std::vector<Op>& ops, std::vector<Change>& done);
 
+// Makes or corrects the device; its index.
+Result<int> sync_device(netlink::Rtnl& rtnl, const netlink::LinkSpec& want, std::vector<Change>& wrote);
+
 struct Synced {
   int device = 0;             // 0: the back end has none
   std::vector<Change> wrote;  // empty: all was right
 };
 // Device, own address, peers. EEXIST when a foreign link has the device's name.
 Result<Synced> sync(netlink::Rtnl& rtnl, const OverlaySpec& spec);
+
+// Deletes the tunnel device of one family that another back end than `settings` say has left here.
+Result<> remove_stale_device(netlink::Rtnl& rtnl, int family, const Settings& settings, std::vector<Change>& wrote);
 
 // EEXIST: a device of that name stands which would have to be made anew. For `--adopt`.
 Result<> check_adoptable(netlink::Rtnl& rtnl, const netlink::LinkSpec& device);

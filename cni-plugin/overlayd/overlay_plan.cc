@@ -20,17 +20,23 @@ using netlink::Verb;
 constexpr std::uint8_t kKernelProtocol = 2;  // RTPROT_KERNEL: routes that follow from addresses
 constexpr std::uint32_t kIpv6Metric = 1024;  // what IPv6 gives a route without one
 
-// What one peer needs, in the order in which it is written; one that is reached directly has the route alone.
+// What one peer needs, in the order in which it is written; one without a tunnel, or whose tunnel is configured
+// elsewhere, has the route alone.
 struct Entries {
-  bool direct = false;
+  bool route_only = false;
   Neigh neigh, fdb;
   Route route;
 };
 Entries entries_of(const Peer& p, const OverlaySpec& spec, int device) {
   if (p.direct) {
     return {
-        .direct = true,
+        .route_only = true,
         .route = {.dst = p.pod_cidr, .link = spec.underlay, .via = p.vtep, .metric = p.vtep.is_v4() ? 0 : kIpv6Metric}};
+  }
+  if (p.key) {
+    const bool v4 = p.pod_cidr.family() == AF_INET;
+    return {.route_only = true,
+            .route = {.dst = p.pod_cidr, .link = device, .scope_link = v4, .metric = v4 ? 0 : kIpv6Metric}};
   }
   IpAddr gateway = gateway_of(p.pod_cidr);
   return {.neigh = {.table = NeighTable::kNeighbor, .link = device, .ip = gateway, .mac = p.mac},
@@ -87,8 +93,8 @@ void plan_peers(const Wanted& want, const Observed& have, std::vector<Op>& ops) 
   for (const auto& r : have.routes) routes[{r.dst, r.metric}] = &r;
   for (const auto& e : want.peers) {
     // The route last: with it the kernel starts to look for the gateway's MAC, which must not go out as a query.
-    if (!e.direct && !neighs.contains(e.neigh)) ops.push_back({Verb::kReplace, e.neigh});
-    if (!e.direct && !fdb.contains(e.fdb)) ops.push_back({Verb::kReplace, e.fdb});
+    if (!e.route_only && !neighs.contains(e.neigh)) ops.push_back({Verb::kReplace, e.neigh});
+    if (!e.route_only && !fdb.contains(e.fdb)) ops.push_back({Verb::kReplace, e.fdb});
     auto r = routes.find({e.route.dst, e.route.metric});
     if (r == routes.end() || !same_route(*r->second, e.route)) ops.push_back({Verb::kReplace, e.route});
   }
@@ -102,7 +108,7 @@ void plan_deletes(const OverlaySpec& spec, const Wanted& want, const Observed& h
   for (const auto& r : want.local_routes) routes.emplace(r.dst, r.metric);
   for (const auto& e : want.peers) {
     routes.emplace(e.route.dst, e.route.metric);
-    if (e.direct) continue;
+    if (e.route_only) continue;
     macs.insert(e.fdb.mac);
     gateways.insert(e.neigh.ip);
   }
@@ -120,7 +126,8 @@ void plan_deletes(const OverlaySpec& spec, const Wanted& want, const Observed& h
   for (const auto& a : have.addresses) {
     bool link_local =
         a.cidr.family() == AF_INET6 && a.cidr.addr().bytes()[0] == 0xfe && a.cidr.addr().bytes()[1] == 0x80;
-    if (!link_local && a.cidr.addr() != gateway_of(spec.own_cidr)) ops.push_back({Verb::kDelete, a});
+    bool others = spec.both_families && a.cidr.family() != spec.family;
+    if (!link_local && !others && a.cidr.addr() != gateway_of(spec.own_cidr)) ops.push_back({Verb::kDelete, a});
   }
 }
 
@@ -150,6 +157,7 @@ std::string Op::text() const {
   }
   const auto& r = std::get<Route>(object);
   if (r.type != RouteType::kUnicast) return fmt::format("{} unreachable route {}", did, r.dst);
+  if (!r.via) return fmt::format("{} route {} into the tunnel", did, r.dst);
   return fmt::format("{} route {} via {}", did, r.dst, r.via);
 }
 

@@ -4,11 +4,13 @@
 // log.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
 
 #include "lib/netlink/rtnl.h"
+#include "lib/netlink/wireguard.h"
 
 namespace hawser::overlay {
 
@@ -20,8 +22,9 @@ struct Peer {
   std::string node;
   Cidr pod_cidr;
   IpAddr vtep;
-  MacAddr mac;          // of its tunnel device; not used when `direct`
-  bool direct = false;  // a plain route by way of the peer's own address instead of tunnel entries
+  MacAddr mac;                        // of its tunnel device; not used when `direct`
+  bool direct = false;                // a plain route by way of the peer's own address instead of tunnel entries
+  std::optional<netlink::WgKey> key;  // WireGuard: the route alone leads into the device, which knows the rest
   bool operator==(const Peer&) const = default;
 };
 
@@ -30,6 +33,7 @@ struct OverlaySpec {
   netlink::LinkSpec device;  // without a name: this back end has none
   int mtu = 0;               // for pods
   int underlay = 0;
+  bool both_families = false;  // the device has the other family's address as well
   Cidr own_cidr;
   bool unreachable_rest = true;  // addresses of own_cidr that no pod has are refused, not sent up the default route
   std::vector<Peer> peers;

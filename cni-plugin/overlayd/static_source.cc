@@ -27,6 +27,11 @@ Result<Vtep> parse_vtep(const kube::Object& o, int family, const Lease& lease, c
     if (a->family() != family) return fail(EINVAL, "{} \"{}\": is of the other address family", ip_field, text);
     v.address = *a;
   }
+  if (auto text = kube::str(o, {"publicKey"}); !text.empty()) {
+    auto key = netlink::WgKey::parse(text);
+    if (!key) return propagate(key, "publicKey");
+    v.public_key = *key;
+  }
   v.mac = mac_for(lease.node, settings.vni, family);
   const char* mac_field = v4 ? "vtepMAC" : "vtepMACv6";
   if (auto text = kube::str(o, {mac_field}); !text.empty()) {

@@ -8,7 +8,7 @@
 //              "backendType":"host-gw","vtepMAC":"02:00:00:00:00:02"}]}
 //
 // Optional: publicIPv6, backendType (our own), vtepMAC and vtepMACv6 (what follows from the node's name), vni (our
-// own).
+// own), publicKey (WireGuard's, required there).
 #pragma once
 
 #include <mutex>
