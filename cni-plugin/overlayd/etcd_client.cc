@@ -76,7 +76,9 @@ Result<std::shared_ptr<http::TlsContext>> make_tls(const EtcdOptions& o) {
 Result<json::object> parse_answer(const http::Response& r) {
   boost::system::error_code ec;
   auto v = json::parse(r.body, ec);
-  if (ec || !v.is_object()) return fail(r.status >= 400 ? r.status : EPROTO, "etcd answered {} without JSON", r.status);
+  if (ec || !v.is_object())
+    return fail(r.status >= 400 ? r.status : EPROTO, "etcd answered {} without JSON: {}", r.status,
+                r.body.substr(0, 100));
   auto& o = v.get_object();
   if (r.status >= 400) {
     auto why = kube::str(o, {"error"});
@@ -110,6 +112,11 @@ std::size_t EtcdClient::current() {
   return at_;
 }
 
+std::string EtcdClient::token() {
+  std::lock_guard l(mu_);
+  return token_;
+}
+
 http::Request EtcdClient::request(const std::string& path, const json::object& body) {
   http::Request r{.method = "POST", .target = "/v3/" + path, .body = json::serialize(body)};
   r.headers.set("Content-Type", "application/json");
@@ -120,6 +127,10 @@ http::Request EtcdClient::request(const std::string& path, const json::object& b
 
 Result<> EtcdClient::log_in(Endpoint& e) {
   if (options_.user.empty()) return fail(401, "etcd: asks for --etcd-username");
+  {
+    std::lock_guard l(mu_);
+    token_.clear();  // one that ran out would be refused here too
+  }
   auto r = e.client->send(request("auth/authenticate", {{"name", options_.user}, {"password", options_.password}}));
   if (!r) return propagate(r);
   auto o = parse_answer(*r);
@@ -129,11 +140,17 @@ Result<> EtcdClient::log_in(Endpoint& e) {
   return {};
 }
 
+// With TLS etcd calls somebody without a name "permission denied", as it does a user without the right, so a user whose
+// name we have logs in before the first call.
 Result<json::object> EtcdClient::call_one(Endpoint& e, const std::string& path, const json::object& body) {
+  if (!options_.user.empty() && token().empty()) {
+    auto in = log_in(e);
+    if (!in && !in.error().text.contains("authentication is not enabled")) return propagate(in);
+  }
   auto r = e.client->send(request(path, body));
   if (!r) return propagate(r, "etcd {}", e.base);
-  const bool refused = r->status == 401 || (r->status >= 400 && r->body.contains("user name is empty"));
-  if (refused) {
+  const bool unknown = r->status == 401 || (r->status >= 400 && r->body.contains("user name is empty"));
+  if (unknown || (r->status == 403 && options_.user.empty())) {
     if (auto in = log_in(e); !in) return propagate(in);
     r = e.client->send(request(path, body));
     if (!r) return propagate(r, "etcd {}", e.base);

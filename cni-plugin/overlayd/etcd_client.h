@@ -63,6 +63,7 @@ class EtcdClient {
   Result<> log_in(Endpoint& e);
   http::Request request(const std::string& path, const boost::json::object& body);
   std::size_t current();
+  std::string token();
 
   const EtcdOptions options_;
   std::vector<Endpoint> endpoints_;

@@ -10,7 +10,9 @@
 #include <unistd.h>
 
 #include "cni-plugin/overlayd/etcd_source.h"
+#include "lib/base/atomic_file.h"
 #include "lib/base/base64.h"
+#include "lib/http/tls.h"
 #include "tests/netns/overlay_net.h"
 
 namespace hawser::overlay {
@@ -28,38 +30,46 @@ class EtcdTest : public ::testing::Test {
     if (!h) GTEST_SKIP() << "needs the right to make network namespaces: " << h.error().text;
     host_.emplace(std::move(*h));
     if (system("command -v etcd curl >/dev/null") != 0) GTEST_SKIP() << "needs the packages etcd-server and curl";
-    start_etcd();
+    prepare();
+    if (!IsSkipped()) start_etcd();
   }
+  virtual void prepare() {}
   void TearDown() override { stop_etcd(); }
 
   void start_etcd() {
-    host_->run([&] {
-      std::vector<std::string> args{"etcd",
-                                    "--data-dir=" + dir_.file("etcd"),
-                                    "--listen-client-urls=http://127.0.0.1:2379",
-                                    "--advertise-client-urls=http://127.0.0.1:2379",
-                                    "--listen-peer-urls=http://127.0.0.1:2380",
-                                    "--logger=zap",
-                                    "--log-outputs=" + dir_.file("log")};
-      std::vector<char*> argv;
-      for (auto& a : args) argv.push_back(a.data());
-      argv.push_back(nullptr);
-      ASSERT_EQ(posix_spawnp(&pid_, "etcd", nullptr, nullptr, argv.data(), environ), 0);
-    });
-    ASSERT_TRUE(eventually([&] { return host_->sh("curl -s http://127.0.0.1:2379/health").contains("true"); }));
+    pid_ = spawn(
+        {"etcd", "--data-dir=" + dir_.file("etcd"), "--listen-client-urls=" + url(), "--advertise-client-urls=" + url(),
+         "--listen-peer-urls=http://127.0.0.1:2380", "--logger=zap", "--log-outputs=" + dir_.file("log")},
+        tls_args_);
+    ASSERT_TRUE(eventually([&] { return host_->sh(curl_ + " " + url() + "/health").contains("true"); }))
+        << host_->sh("cat " + dir_.file("log"));
   }
-  void stop_etcd() {
-    if (pid_ <= 0) return;
-    kill(pid_, SIGKILL);
-    waitpid(pid_, nullptr, 0);
-    pid_ = 0;
+  // In the namespace; ended by end().
+  pid_t spawn(std::vector<std::string> args, const std::vector<std::string>& more = {}) {
+    args.insert(args.end(), more.begin(), more.end());
+    std::vector<char*> argv;
+    for (auto& a : args) argv.push_back(a.data());
+    argv.push_back(nullptr);
+    pid_t pid = 0;
+    host_->run([&] { EXPECT_EQ(posix_spawnp(&pid, argv[0], nullptr, nullptr, argv.data(), environ), 0); });
+    return pid;
+  }
+  static void end(pid_t& pid, int signal = SIGKILL) {
+    if (pid <= 0) return;
+    kill(pid, signal);
+    waitpid(pid, nullptr, 0);
+    pid = 0;
+  }
+  void stop_etcd() { end(pid_); }
+  [[nodiscard]] std::string url() const {
+    return fmt::format("{}://127.0.0.1:2379", tls_args_.empty() ? "http" : "https");
   }
   std::string call(const std::string& path, const std::string& body) {
-    return host_->sh(fmt::format("curl -s http://127.0.0.1:2379/v3/{} -d '{}'", path, body));
+    return host_->sh(fmt::format("{} {}/v3/{} -d '{}'", curl_, url(), path, body));
   }
-  void put(const std::string& key, const std::string& value) {
-    EXPECT_THAT(call("kv/put",
-                     fmt::format(R"({{"key":"{}","value":"{}"}})", base64_encode(kFolder + key), base64_encode(value))),
+  void put(const std::string& key, const std::string& value) { put_at(kFolder + key, value); }
+  void put_at(const std::string& key, const std::string& value) {
+    EXPECT_THAT(call("kv/put", fmt::format(R"({{"key":"{}","value":"{}"}})", base64_encode(key), base64_encode(value))),
                 HasSubstr("revision"));
   }
   std::string value_of(const std::string& key) {
@@ -71,11 +81,13 @@ class EtcdTest : public ::testing::Test {
     });
     return out;
   }
-  static std::unique_ptr<EtcdClient> client() {
-    auto c = EtcdClient::make({.endpoints = {"http://127.0.0.1:1", "http://127.0.0.1:2379"}});
+  std::unique_ptr<EtcdClient> client() {
+    access_.endpoints = {"http://127.0.0.1:1", url()};
+    auto c = EtcdClient::make(access_);
     EXPECT_TRUE(c) << c.error().text;
     return std::move(*c);
   }
+  EtcdOptions access_;
   static Lease self(int n) {
     return {.backend = "vxlan",
             .v4 = {*IpAddr::parse(fmt::format("192.0.2.{}", 10 + n)),
@@ -99,6 +111,8 @@ class EtcdTest : public ::testing::Test {
   hawser::testing::TempDir dir_;
   std::optional<Host> host_;
   pid_t pid_ = 0;
+  std::vector<std::string> tls_args_;
+  std::string curl_ = "curl -s";
   std::vector<std::unique_ptr<EtcdSource>> sources_;
 };
 
@@ -194,6 +208,109 @@ TEST_F(EtcdTest, WhatChangedWhileTheWatchWasGoneIsSeen) {
     ASSERT_FALSE(r);
     EXPECT_TRUE(is_gone(r.error())) << r.error().text;
   });
+}
+
+// A node of both families takes a range of each, under one key.
+TEST_F(EtcdTest, DualStackIsOneKeyWithBothRanges) {
+  auto conf = NetConf::parse(R"({"Network":"10.9.0.0/16","EnableIPv6":true,"IPv6Network":"fd09::/48"})");
+  ASSERT_TRUE(conf) << conf.error().text;
+  auto wanted = self(1);
+  wanted.v6 = {*IpAddr::parse("2001:db8::11"), MacAddr{{2, 0, 0, 0, 6, 1}}, 1};
+  EtcdSource s({.conf = *conf}, client());
+  host_->run([&] { s.start([] {}); });
+  s.publish(wanted, false);
+  ASSERT_TRUE(eventually([&] { return s.view() && s.view()->own.pod_cidrs.size() == 2; }));
+  const auto own = s.view()->own;
+  EXPECT_TRUE(conf->v4->offers(own.pod_cidrs[0]) && conf->v6->offers(own.pod_cidrs[1]));
+  const auto key = lease_key(own.pod_cidrs);
+  EXPECT_THAT(key, HasSubstr("-24&fd09:"));
+  auto read = parse_lease_record(key, value_of(key));
+  ASSERT_TRUE(read);
+  EXPECT_EQ(read->v4, wanted.v4);
+  EXPECT_EQ(read->v6, wanted.v6);
+}
+
+// An etcd as production has it: TLS with client certificates, and users.
+class SecureEtcdTest : public EtcdTest {
+ protected:
+  void prepare() override {
+    if (system("command -v openssl >/dev/null") != 0) GTEST_SKIP() << "needs the package openssl";
+    auto ca = http::make_ca("etcd");
+    ASSERT_TRUE(ca);
+    ASSERT_TRUE(write_file(dir_.file("ca"), ca->cert) && write_file(dir_.file("ca.key"), ca->key));
+    // etcd's JSON gateway is a client of etcd's own, with the server's certificate. With users it refuses certificates
+    // that have a common name.
+    for (const char* name : {"server", "own"})
+      ASSERT_TRUE(host_->ok(fmt::format(
+          "cd {0}; openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {1}.key -subj /O=etcd "
+          "-out csr 2>/dev/null; printf 'subjectAltName=IP:127.0.0.1\\nextendedKeyUsage=serverAuth,clientAuth' > ext; "
+          "openssl x509 -req -in csr -CA ca -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out {1}.crt 2>&1",
+          dir_.path(), name)));
+    tls_args_ = {"--cert-file=" + dir_.file("server.crt"), "--key-file=" + dir_.file("server.key"),
+                 "--trusted-ca-file=" + dir_.file("ca"), "--client-cert-auth"};
+    curl_ = fmt::format("curl -s --cacert {0}/ca --cert {0}/own.crt --key {0}/own.key", dir_.path());
+    access_ = {.ca_file = dir_.file("ca"), .cert_file = dir_.file("own.crt"), .key_file = dir_.file("own.key")};
+  }
+  void add_user() {
+    for (auto [path, body] : {std::pair{"auth/user/add", R"({"name":"root","password":"secret"})"},
+                              {"auth/role/add", R"({"name":"root"})"},
+                              {"auth/user/grant", R"({"user":"root","role":"root"})"},
+                              {"auth/enable", "{}"}})
+      EXPECT_THAT(call(path, body), HasSubstr("header")) << path;
+  }
+};
+
+TEST_F(SecureEtcdTest, CertificatesAndLogin) {
+  auto c = client();
+  host_->run([&] { EXPECT_TRUE(c->range("x", false)); });
+  add_user();
+  host_->run([&] {
+    auto nobody = c->range("x", false);
+    ASSERT_FALSE(nobody);
+    EXPECT_THAT(nobody.error().text, HasSubstr("--etcd-username"));
+  });
+  access_.user = "root", access_.password = "wrong";
+  auto wrong = client();
+  host_->run([&] {
+    auto r = wrong->range("x", false);
+    ASSERT_FALSE(r);
+    EXPECT_THAT(r.error().text, HasSubstr("log in as root"));
+  });
+  access_.password = "secret";
+  auto& s = start_source(1);
+  ASSERT_TRUE(eventually([&] { return !range_of(s).empty(); }));
+  auto& other = start_source(2);
+  ASSERT_TRUE(eventually([&] { return !range_of(other).empty() && s.view()->nodes.size() == 1; })) << "the watch too";
+  // The token dies with the server that gave it.
+  stop_etcd();
+  start_etcd();
+  auto& third = start_source(3);
+  ASSERT_TRUE(eventually([&] { return !range_of(third).empty() && s.view()->nodes.size() == 2; }));
+  access_.ca_file = dir_.file("own.crt");
+  auto stranger = client();
+  host_->run([&] { EXPECT_FALSE(stranger->range("x", false)) << "a server that another authority vouches for"; });
+}
+
+// The daemon itself with flannel's etcd flags.
+TEST_F(SecureEtcdTest, TheDaemonStartsFromEtcd) {
+  ASSERT_TRUE(
+      host_->ok("ip link add eth0 type veth peer name wire; ip link set wire up; ip link set eth0 up; ip addr add "
+                "192.0.2.11/24 dev eth0"));
+  put_at("/coreos.com/network/config", R"({"Network":"10.9.0.0/16","Backend":{"Type":"vxlan","VNI":7,"Port":4789}})");
+  put("10.9.8.0-24", R"({"PublicIP":"192.0.2.12","BackendType":"vxlan",)"
+                     R"("BackendData":{"VNI":7,"VtepMAC":"02:00:00:00:00:12"}})");
+  add_user();
+  const auto env = dir_.file("flannel/subnet.env");
+  auto overlayd =
+      spawn({HAWSER_OVERLAYD, "-etcd-endpoints=" + url(), "-etcd-cafile=" + dir_.file("ca"),
+             "-etcd-certfile=" + dir_.file("own.crt"), "-etcd-keyfile=" + dir_.file("own.key"), "-etcd-username=root",
+             "-etcd-password=secret", "-iface=eth0", "-subnet-file=" + env, "--run-dir=" + dir_.file("run")});
+  EXPECT_TRUE(eventually([&] { return access(env.c_str(), F_OK) == 0; }));
+  EXPECT_THAT(read_file(env).value_or(""), HasSubstr("FLANNEL_NETWORK=10.9.0.0/16\nFLANNEL_SUBNET=10.9."));
+  EXPECT_THAT(host_->sh("ip -d link show dev flannel.7"), HasSubstr("dstport 4789"));
+  EXPECT_THAT(host_->sh("bridge fdb show dev flannel.7"), HasSubstr("02:00:00:00:00:12 dst 192.0.2.12"));
+  EXPECT_THAT(host_->sh("ip route"), HasSubstr("10.9.8.0/24 via 10.9.8.0 dev flannel.7"));
+  end(overlayd, SIGTERM);
 }
 
 TEST(EtcdLease, KeysAndRecordsComeBack) {
