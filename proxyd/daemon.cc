@@ -2,6 +2,7 @@
 #include "proxyd/daemon.h"
 
 #include <algorithm>
+#include <charconv>
 
 #include <malloc.h>
 
@@ -13,7 +14,15 @@ namespace {
 // Those of other proxies, and headless ones, never reach this process [P01].
 constexpr const char* kOurs = "!service.kubernetes.io/service-proxy-name,!service.kubernetes.io/headless";
 constexpr Nanos kRetryInterval = std::chrono::seconds(1);
+constexpr std::size_t kMaxLogged = 512;    // bytes of a sentence about an object; its names may be of any length
 constexpr std::size_t kLargeSync = 10000;  // changes; their buffers are worth giving back
+
+// What the informer's thread is folding in: whom the tracker's reports are about.
+struct Subject {
+  const kube::Resource* kind;
+  const kube::Object* object;
+};
+thread_local Subject folding{};
 
 double seconds(Nanos d) {
   return std::chrono::duration<double>(d).count();
@@ -29,11 +38,20 @@ Daemon::Daemon(DaemonOptions options, kube::Client& client, Kernel kernel, metri
       kernel_(kernel),
       clock_(clock),
       metrics_(registry),
-      health_(clock),
-      tracker_({.name = options_.node, .zone = {}}, [](const std::string& problem) { log::warn("{}", problem); }),
+      health_(clock, 2 * options_.audit_interval),
+      tracker_({.name = options_.node, .zone = {}}, [this](const std::string& problem) { report(problem); }),
       reconciler_(kernel.conntrack, registry, clock),
+      local_counts_(options_.node),
+      health_checks_(health_,
+                     [this](const std::string& service, const std::string& problem) {
+                       const auto object = services_.get(service);
+                       folding = {&kube::kServices, object.get()};
+                       report(fmt::format("Service {}: {}", service, problem));
+                       folding = {};
+                     }),
+      slice_client_(client),
       services_(client, kube::kServices, {.label_selector = kOurs}, clock),
-      slices_(client, kube::kEndpointSlices, {.label_selector = kOurs}, clock),
+      slices_(slice_client_, kube::kEndpointSlices, {.label_selector = kOurs}, clock),
       nodes_(client, kube::kNodes, {.field_selector = "metadata.name=" + options_.node}, clock),
       runner_(std::make_unique<BoundedRunner>(
           BoundedRunnerOptions{options_.min_interval, kRetryInterval, options_.audit_interval},
@@ -43,10 +61,28 @@ Daemon::~Daemon() {
   stop();
 }
 
-void Daemon::watch(kube::Informer& informer, bool (Tracker::*fold)(const kube::ObjectPtr&, const kube::ObjectPtr&)) {
+void Daemon::report(const std::string& problem) {
+  log::warn("{}", std::string_view(problem).substr(0, kMaxLogged));
+  if (options_.on_problem && folding.object) options_.on_problem(*folding.kind, *folding.object, problem);
+}
+
+void Daemon::watch(kube::Informer& informer, const kube::Resource& kind,
+                   bool (Tracker::*fold)(const kube::ObjectPtr&, const kube::ObjectPtr&)) {
+  auto& seen = seen_[std::string(kind.plural)];
   informer.start({.on_change =
-                      [this, fold](const kube::ObjectPtr& old, const kube::ObjectPtr& current) {
-                        if ((tracker_.*fold)(old, current)) request_sync();
+                      [this, fold, &kind, &seen](const kube::ObjectPtr& old, const kube::ObjectPtr& current) {
+                        const kube::Object& object = current ? *current : *old;
+                        folding = {&kind, &object};
+                        bool changed = (tracker_.*fold)(old, current);
+                        folding = {};
+                        if (&kind == &kube::kServices) changed |= local_counts_.on_service(old, current);
+                        if (&kind == &kube::kEndpointSlices) changed |= local_counts_.on_slice(old, current);
+                        // Opaque by contract, a number with every server there is; else it stays 0.
+                        std::uint64_t version = 0;
+                        const auto text = kube::resource_version(object);
+                        std::from_chars(text.data(), text.data() + text.size(), version);
+                        seen = std::max<std::uint64_t>(seen, version);
+                        if (changed) request_sync();
                         health_.set_node_eligible(tracker_.node_eligible());
                       },
                   .on_synced = [this] { request_sync(); }});
@@ -54,9 +90,12 @@ void Daemon::watch(kube::Informer& informer, bool (Tracker::*fold)(const kube::O
 
 void Daemon::start() {
   runner_->start();
-  watch(nodes_, &Tracker::on_node);
-  watch(services_, &Tracker::on_service);
-  watch(slices_, &Tracker::on_slice);
+  // The keys first: the threads use the map.
+  for (const auto* kind : {&kube::kNodes, &kube::kServices, &kube::kEndpointSlices})
+    seen_[std::string(kind->plural)] = 0;
+  watch(nodes_, kube::kNodes, &Tracker::on_node);
+  watch(services_, kube::kServices, &Tracker::on_service);
+  watch(slices_, kube::kEndpointSlices, &Tracker::on_slice);
 }
 
 void Daemon::stop() {
@@ -82,6 +121,9 @@ Result<> Daemon::sync() {
   if (!services_.synced() || !slices_.synced() || !nodes_.synced()) return {};
   if (foreign_change_.exchange(false)) kernel_.backend.invalidate();
   const MonoTime start = clock_.now();
+  health_.syncing();
+  Revisions revisions;
+  for (const auto& [kind, version] : seen_) revisions[kind] = version;
   Tracker::Taken taken = tracker_.take();
   counts_.service_changes += taken.counts.service_changes;
   counts_.endpoint_changes += taken.counts.endpoint_changes;
@@ -96,7 +138,8 @@ Result<> Daemon::sync() {
   }
   last_error_.clear();
   metrics_.sync_duration.observe(seconds(clock_.now() - start));
-  note_applied(*taken.state);
+  note_applied(*taken.state, revisions);
+  if (auto r = sync_health_checks(); !r) log::warn("health check node ports: {}", r.error().text);
   flows_pending_ = flows_pending_ || udp || clock_.now() >= next_audit_;
   if (!flows_pending_) return {};
   if (auto r = reconcile_flows(*taken.state); !r) {
@@ -121,9 +164,29 @@ Result<> Daemon::sync_state(const DesiredStatePtr& state, bool& udp) {
   return {};
 }
 
-void Daemon::note_applied(const DesiredState& state) {
+Result<> Daemon::sync_health_checks() {
+  std::vector<IpAddr> addresses;
+  if (!options_.node_port_addresses.empty()) {
+    auto all = kernel_.rtnl.list_addresses(0);
+    if (!all) return propagate(all);
+    for (const auto& a : *all) {
+      const IpAddr& addr = a.cidr.addr();
+      const bool served =
+          std::ranges::any_of(options_.node_port_addresses, [&](const Cidr& c) { return c.contains(addr); });
+      if (served) addresses.push_back(addr);
+    }
+    std::ranges::sort(addresses);
+    addresses.erase(std::unique(addresses.begin(), addresses.end()), addresses.end());
+    if (addresses.empty()) return fail(EADDRNOTAVAIL, "the node has no address in nodePortAddresses");
+  }
+  health_checks_.apply(local_counts_.checks(), addresses);
+  return {};
+}
+
+void Daemon::note_applied(const DesiredState& state, const Revisions& revisions) {
   const WallTime now = clock_.wall();
-  health_.synced(state.generation);
+  health_.synced(state.generation, revisions);
+  for (const auto& [kind, version] : revisions) metrics_.revision.with({kind}).set(static_cast<double>(version));
   metrics_.generation.set(static_cast<double>(state.generation));
   metrics_.last_synced.set(seconds(now));
   metrics_.service_changes.add(static_cast<double>(counts_.service_changes));

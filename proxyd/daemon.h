@@ -6,10 +6,14 @@
 // monitor's thread calls table_changed(). The health servers' threads read what is thread-safe anyway.
 //
 // Nothing is written before all three kinds have been listed, so a start while the API is away leaves the kernel as it
-// is. A failed sync is tried again after a second.
+// is, for as long as it takes. A failed sync is tried again after a second.
+//
+// API rights it uses: list and watch of services, endpointslices and nodes; those of system:node-proxier.
 #pragma once
 
 #include <atomic>
+#include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -17,10 +21,12 @@
 #include "lib/base/bounded_runner.h"
 #include "lib/kube/client.h"
 #include "lib/kube/informer.h"
+#include "lib/kube/slice_client.h"
 #include "lib/netlink/rtnl.h"
 #include "proxyd/backend.h"
 #include "proxyd/conntrack/reconcile.h"
 #include "proxyd/health/health.h"
+#include "proxyd/health/node_ports.h"
 #include "proxyd/model/options.h"
 #include "proxyd/model/tracker.h"
 
@@ -31,6 +37,10 @@ struct DaemonOptions {
   TrafficOptions traffic = {};  // where node ports are
   Nanos min_interval = std::chrono::milliseconds(5);
   Nanos audit_interval = std::chrono::seconds(30);  // conntrack, whole
+  // Health check node ports are opened on the node's addresses in these; none: on all addresses.
+  std::vector<Cidr> node_port_addresses = {};
+  // Gets each unusable thing in an object, once a version of it; any thread. For events.
+  std::function<void(const kube::Resource&, const kube::Object&, const std::string&)> on_problem = {};
 };
 
 // What the daemon works on, owned by main (or a test).
@@ -56,12 +66,15 @@ class Daemon {
   [[nodiscard]] const ProxyHealth& health() const { return health_; }
 
  private:
-  void watch(kube::Informer& informer, bool (Tracker::*fold)(const kube::ObjectPtr&, const kube::ObjectPtr&));
+  void watch(kube::Informer& informer, const kube::Resource& kind,
+             bool (Tracker::*fold)(const kube::ObjectPtr&, const kube::ObjectPtr&));
+  void report(const std::string& problem);
   void request_sync();
+  Result<> sync_health_checks();
   Result<> sync();
   Result<> sync_state(const DesiredStatePtr& state, bool& udp);
   Result<> reconcile_flows(const DesiredState& state);
-  void note_applied(const DesiredState& state);
+  void note_applied(const DesiredState& state, const Revisions& revisions);
 
   const DaemonOptions options_;
   Kernel kernel_;
@@ -70,6 +83,8 @@ class Daemon {
   ProxyHealth health_;
   Tracker tracker_;
   ConntrackReconciler reconciler_;
+  LocalEndpointCounts local_counts_;
+  std::map<std::string, std::atomic<std::uint64_t>> seen_;  // newest resourceVersion folded in, by kind; keys are fixed
   std::atomic<bool> foreign_change_{false};
 
   // Runner thread only.
@@ -79,7 +94,9 @@ class Daemon {
   bool flows_pending_ = false;
   bool first_ = true;
   std::string last_error_;
+  HealthCheckNodePorts health_checks_;
 
+  kube::EndpointSliceClient slice_client_;
   kube::Informer services_, slices_, nodes_;
   std::unique_ptr<BoundedRunner> runner_;
 };

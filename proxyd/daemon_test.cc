@@ -3,11 +3,14 @@
 
 #include <condition_variable>
 #include <mutex>
+#include <set>
 
 #include <boost/json/parse.hpp>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "lib/http/client.h"
+#include "lib/kube/event_recorder.h"
 #include "lib/kube/fake_client.h"
 #include "lib/netlink/rtnl_fake.h"
 
@@ -67,11 +70,28 @@ kube::Object service(std::string_view name, std::string_view labels = "{}") {
       .as_object();
 }
 
+// For what nothing announces.
+bool eventually(const std::function<bool()>& done) {
+  std::mutex mu;
+  std::condition_variable cv;
+  auto& clock = system_clock();
+  const auto end = clock.now() + std::chrono::seconds(20);
+  while (!done()) {
+    if (clock.now() > end) return false;
+    std::unique_lock l(mu);
+    cv.wait_for(l, std::chrono::milliseconds(5));
+  }
+  return true;
+}
+
 class DaemonTest : public ::testing::Test {
  protected:
   void start() {
-    daemon_ =
-        std::make_unique<Daemon>(DaemonOptions{.node = "n1"}, api_, Kernel{backend_, conntrack_, rtnl_}, registry_);
+    const auto problem = [this](const kube::Resource& kind, const kube::Object& o, const std::string& text) {
+      if (events_) events_->record(kind, o, {.warning = true, .reason = "ProxyCannotServe", .message = text});
+    };
+    daemon_ = std::make_unique<Daemon>(DaemonOptions{.node = "n1", .on_problem = problem}, api_,
+                                       Kernel{backend_, conntrack_, rtnl_}, registry_);
     daemon_->start();
   }
   kube::FakeClient api_;
@@ -79,6 +99,7 @@ class DaemonTest : public ::testing::Test {
   FakeConntrack conntrack_;
   netlink::FakeRtnl rtnl_;
   metrics::Registry registry_;
+  std::unique_ptr<kube::EventRecorder> events_;
   std::unique_ptr<Daemon> daemon_;
 };
 
@@ -146,6 +167,120 @@ TEST_F(DaemonTest, ReadsTheKernelAgainWhenOthersChangedIt) {
   ASSERT_TRUE(backend_.wait([&](const auto&, int calls) { return calls > before; }));
   daemon_->stop();
   EXPECT_THAT(registry_.text(), HasSubstr("hawser_proxyd_repairs_total 1"));
+}
+
+// Exactly what the ClusterRole system:node-proxier grants.
+TEST_F(DaemonTest, TheRightsOfNodeProxierAreEnough) {
+  std::mutex mu;
+  std::set<std::string> refused;
+  api_.set_fault([&](const kube::FakeClient::Call& c) -> std::optional<Error> {
+    const bool reads = c.verb == "list" || c.verb == "watch";
+    if (reads && (c.resource == "services" || c.resource == "endpointslices" || c.resource == "nodes"))
+      return std::nullopt;
+    if (c.resource == "events" && (c.verb == "create" || c.verb == "patch")) return std::nullopt;
+    std::lock_guard l(mu);
+    // The test itself makes the objects.
+    if (c.verb == "create") return std::nullopt;
+    refused.insert(c.verb + " " + c.resource);
+    return Error{403, "forbidden", "Forbidden"};
+  });
+  events_ = std::make_unique<kube::EventRecorder>(api_, "hawser-proxyd", "n1");
+  start();
+  ASSERT_TRUE(api_.create(kube::kServices, "d", service("a")));
+  EXPECT_TRUE(backend_.wait([](const auto& s, int) { return s.services.size() == 1; }));
+  EXPECT_TRUE(events_->flush(std::chrono::seconds(20)));
+  daemon_->stop();
+  EXPECT_TRUE(refused.empty()) << *refused.begin();
+}
+
+TEST_F(DaemonTest, BadObjectsGetOneEventAndTheRestIsServed) {
+  events_ = std::make_unique<kube::EventRecorder>(api_, "hawser-proxyd", "n1");
+  auto bad = service("bad");
+  bad["spec"].as_object()["ports"] = boost::json::parse(R"([{"name": "x", "port": -7}])");
+  ASSERT_TRUE(api_.create(kube::kServices, "d", bad));
+  ASSERT_TRUE(api_.create(kube::kServices, "d", service(std::string(1u << 20, 'x'))));
+  ASSERT_TRUE(api_.create(kube::kServices, "d", service("good")));
+  start();
+  EXPECT_TRUE(backend_.wait([](const auto& s, int) {
+    return std::ranges::any_of(s.services, [](const auto& x) { return x->key == "d/good"; });
+  }));
+  ASSERT_TRUE(events_->flush(std::chrono::seconds(20)));
+  auto events = api_.list(kube::kEvents, {});
+  ASSERT_TRUE(events);
+  ASSERT_EQ(events->items.size(), 1u);
+  EXPECT_EQ(kube::str(*events->items[0], {"involvedObject", "name"}), "bad");
+  EXPECT_EQ(kube::str(*events->items[0], {"reason"}), "ProxyCannotServe");
+  EXPECT_THAT(std::string(kube::str(*events->items[0], {"message"})), HasSubstr("-7"));
+  daemon_->stop();
+}
+
+TEST_F(DaemonTest, AnApiThatStaysAwayChangesNothing) {
+  ASSERT_TRUE(api_.create(kube::kServices, "d", service("a")));
+  start();
+  ASSERT_TRUE(backend_.wait([](const auto& s, int) { return s.services.size() == 1; }));
+  std::mutex mu;
+  std::condition_variable cv;
+  bool away = true;
+  int asked = 0;
+  api_.set_fault([&](const kube::FakeClient::Call& c) -> std::optional<Error> {
+    std::lock_guard l(mu);
+    if (!away || c.verb == "remove" || c.verb == "delete") return std::nullopt;
+    ++asked;
+    cv.notify_all();
+    return Error{ECONNREFUSED, "connection refused", {}};
+  });
+  ASSERT_TRUE(api_.remove(kube::kServices, "d", "a"));
+  api_.compact();
+  api_.break_watches();
+  {
+    std::unique_lock l(mu);
+    ASSERT_TRUE(cv.wait_for(l, std::chrono::seconds(20), [&] { return asked >= 6; }));
+  }
+  daemon_->table_changed();  // also then it is what is known that is written
+  EXPECT_TRUE(daemon_->health().alive());
+  {
+    std::lock_guard l(mu);
+    away = false;
+  }
+  EXPECT_TRUE(backend_.wait([](const auto& s, int) { return s.services.empty(); }));
+  daemon_->stop();
+}
+
+TEST_F(DaemonTest, StatusNamesTheRevisionThatTheKernelServes) {
+  start();
+  auto made = api_.create(kube::kServices, "d", service("a"));
+  ASSERT_TRUE(made);
+  const std::string version(kube::resource_version(**made));
+  const std::string want = "\"services\":\"" + version + "\"";
+  EXPECT_TRUE(eventually([&] { return daemon_->health().status("n1", "fake").contains(want); }));
+  daemon_->stop();
+  EXPECT_THAT(registry_.text(), HasSubstr("hawser_proxyd_resource_version{kind=\"services\"} " + version));
+}
+
+TEST_F(DaemonTest, AHealthCheckIsServedOnItsPort) {
+  http::Server holder({}, nullptr, [](const http::Request&, http::Responder& out) { out.send({}); });
+  const auto port = holder.listen("127.0.0.1", 0).value();  // a number that is free
+  holder.stop();
+  auto lb = service("lb");
+  auto& spec = lb["spec"].as_object();
+  spec["type"] = "LoadBalancer";
+  spec["externalTrafficPolicy"] = "Local";
+  spec["healthCheckNodePort"] = port;
+  ASSERT_TRUE(api_.create(kube::kServices, "d", lb));
+  ASSERT_TRUE(api_.create(kube::kEndpointSlices, "d",
+                          boost::json::parse(R"({"metadata": {"namespace": "d", "name": "lb-1",
+    "labels": {"kubernetes.io/service-name": "lb"}}, "addressType": "IPv4", "ports": [{"port": 80}],
+    "endpoints": [{"addresses": ["10.244.1.9"], "nodeName": "n1"}]})")
+                              .as_object()));
+  start();
+  http::Client client({.host = "127.0.0.1", .port = port});
+  // The port opens after the rules are written.
+  std::string weight;
+  EXPECT_TRUE(eventually([&] {
+    if (auto r = client.send({.target = "/"})) weight = r->headers.get("X-Load-Balancing-Endpoint-Weight");
+    return weight == "1";
+  })) << weight;
+  daemon_->stop();
 }
 
 }  // namespace

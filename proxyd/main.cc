@@ -6,6 +6,7 @@
 #include <thread>
 
 #include <CLI/CLI.hpp>
+#include <boost/json/serialize.hpp>
 #include <fcntl.h>
 #include <malloc.h>
 #include <unistd.h>
@@ -28,6 +29,7 @@ namespace {
 using namespace hawser;
 
 constexpr std::int64_t kDebugVerbosity = 4;       // -v of Kubernetes' programs: from here on it is for developers
+constexpr std::size_t kMaxName = 253;             // of an object
 constexpr std::chrono::seconds kFileInterval{5};  // how often the configuration file is looked at
 constexpr std::chrono::seconds kNodeInterval{1};  // and the Node object, as long as it lacks something
 
@@ -131,7 +133,7 @@ Result<bool> await_node(kube::Client& client, const std::string& node, Terminati
 }
 
 // Until a signal (false) or until the configuration file says something else that can be used (true).
-Result<bool> wait_for_end(const Flags& f, TerminationSignals& signals) {
+Result<bool> wait_for_end(const Flags& f, TerminationSignals& signals, proxy::HealthServers& health) {
   const auto before = f.config.empty() ? Result<std::string>("") : read_file(f.config);
   std::string seen = before.value_or("");
   for (;;) {
@@ -141,6 +143,7 @@ Result<bool> wait_for_end(const Flags& f, TerminationSignals& signals) {
       log::info("signal {}: ending; the rules stay", **signal);
       return false;
     }
+    health.retry();
     if (f.config.empty()) continue;
     // A file that is just being replaced is looked at again later.
     auto now = read_file(f.config);
@@ -176,19 +179,32 @@ Result<bool> serve(const Flags& f, proxy::ProxyOptions& o, TerminationSignals& s
   if (!ready) return propagate(ready);
   if (!*ready) return false;
   proxy::NftBackend backend(**nft, o.traffic);
-  proxy::Daemon daemon(
-      {.node = *node, .traffic = o.traffic, .min_interval = o.min_sync_period, .audit_interval = o.sync_period},
-      **client, {backend, *conntrack, *rtnl}, registry);
-  auto health = proxy::HealthServers::start({.healthz_bind = o.healthz_bind, .metrics_bind = o.metrics_bind},
+  kube::EventRecorder events(**client, "hawser-proxyd", *node);
+  const auto problem = [&](const kube::Resource& kind, const kube::Object& o, const std::string& text) {
+    // Longer names than the API allows would only be refused again.
+    if (kube::name(o).size() <= kMaxName && kube::ns(o).size() <= kMaxName)
+      events.record(kind, o, {.warning = true, .reason = "ProxyCannotServe", .message = text});
+  };
+  proxy::Daemon daemon({.node = *node,
+                        .min_interval = o.min_sync_period,
+                        .audit_interval = o.sync_period,
+                        .node_port_addresses = o.traffic.node_port_addresses,
+                        .on_problem = problem},
+                       **client, {backend, *conntrack, *rtnl}, registry);
+  auto health = proxy::HealthServers::start({.healthz_bind = o.healthz_bind,
+                                             .metrics_bind = o.metrics_bind,
+                                             .hard_fail = o.bind_hard_fail,
+                                             .node = *node,
+                                             .mode = std::string(backend.name()),
+                                             .configz = o.configz},
                                             daemon.health(), registry);
   if (!health) return propagate(health);
   auto monitor = nft::NftMonitor::start(proxy::kTable, (*nft)->port_id(), [&] { daemon.table_changed(); });
   if (!monitor) return propagate(monitor);
-  kube::EventRecorder events(**client, "hawser-proxyd", *node);
   const kube::Object about{{"apiVersion", "v1"}, {"kind", "Node"}, {"metadata", {{"name", *node}, {"uid", *node}}}};
   events.record(kube::kNodes, about, {.reason = "Starting", .message = "Service rules by nftables"});
   daemon.start();
-  auto again = wait_for_end(f, signals);
+  auto again = wait_for_end(f, signals, **health);
   monitor->reset();
   daemon.stop();
   return again;
@@ -212,6 +228,8 @@ Result<> run(const Flags& f) {
     if (!f.write_config_to.empty()) return write_file(f.write_config_to, proxy::config_yaml(*config));
     log::init("proxyd", f.verbose || options->verbosity >= kDebugVerbosity ? log::Level::kDebug : log::Level::kInfo);
     for (const auto& note : config->notes) log::info("{}", note);
+    options->configz =
+        boost::json::serialize(boost::json::object{{"kubeproxy.config.k8s.io", proxy::config_json(*config)}});
     set_kernel(*options);
     if (f.init_only) return {};
     auto again = serve(f, *options, *signals);

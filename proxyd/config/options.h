@@ -34,6 +34,7 @@ struct ProxyOptions {
   std::optional<int> oom_score;
   std::int64_t verbosity = 0;
   ConntrackSettings conntrack;
+  std::string configz;  // the whole configuration as JSON, for /configz
 };
 
 // Adds to c.notes what is served otherwise than its words say. Errors name the field.

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "proxyd/health/health.h"
 
+#include <algorithm>
 #include <charconv>
 
+#include <boost/json/serialize.hpp>
+
 #include "lib/base/ip.h"
+#include "lib/base/log.h"
 #include "lib/base/time_text.h"
 
 namespace hawser::proxy {
@@ -35,17 +39,13 @@ Result<BindAddress> parse_bind(std::string_view flag, std::string_view s) {
   return fail(EINVAL, "{} \"{}\": want ADDRESS:PORT", flag, s);
 }
 
-Result<std::unique_ptr<http::Server>> serve(std::string_view flag, const std::string& bind,
-                                            std::function<http::Response(std::string_view)> answer) {
-  if (bind.empty()) return nullptr;
-  auto address = parse_bind(flag, bind);
-  if (!address) return propagate(address);
-  auto server = std::make_unique<http::Server>(
-      http::ServerOptions{.worker_threads = 1}, nullptr,
-      [answer = std::move(answer)](const http::Request& r, http::Responder& out) { out.send(answer(r.path())); });
-  auto port = server->listen(address->host, address->port);
-  if (!port) return propagate(port, "{}", flag);
-  return server;
+// kube-proxy's buckets: fine below a minute, where it should be, and coarse up to five.
+std::vector<double> programming_buckets() {
+  std::vector<double> out = {0.25, 0.5};
+  for (int i = 1; i < 60; ++i) out.push_back(i);
+  for (int i = 60; i < 120; i += 5) out.push_back(i);
+  for (int i = 120; i <= 300; i += 30) out.push_back(i);
+  return out;
 }
 
 }  // namespace
@@ -56,10 +56,17 @@ void ProxyHealth::queued() {
   std::lock_guard l(mu_);
   if (!waiting_since_) waiting_since_ = clock_.now();
 }
-void ProxyHealth::synced(std::uint64_t generation) {
+void ProxyHealth::syncing() {
   std::lock_guard l(mu_);
+  // After a failure the older ones still wait.
+  if (!syncing_since_) syncing_since_ = waiting_since_;
   waiting_since_.reset();
+}
+void ProxyHealth::synced(std::uint64_t generation, Revisions revisions) {
+  std::lock_guard l(mu_);
+  syncing_since_.reset();
   generation_ = generation;
+  revisions_ = std::move(revisions);
   last_synced_ = clock_.wall();
 }
 void ProxyHealth::set_node_eligible(bool eligible) {
@@ -67,7 +74,8 @@ void ProxyHealth::set_node_eligible(bool eligible) {
   eligible_ = eligible;
 }
 bool ProxyHealth::alive_locked() const {
-  return generation_ && (!waiting_since_ || clock_.now() - *waiting_since_ <= limit_);
+  const auto late = [&](const std::optional<MonoTime>& since) { return since && clock_.now() - *since > limit_; };
+  return generation_ && !late(waiting_since_) && !late(syncing_since_);
 }
 bool ProxyHealth::alive() const {
   std::lock_guard l(mu_);
@@ -87,13 +95,26 @@ std::string ProxyHealth::body() const {
                      rfc3339(clock_.wall()), eligible_);
 }
 
+std::string ProxyHealth::status(std::string_view node, std::string_view mode) const {
+  std::lock_guard l(mu_);
+  boost::json::object revisions;
+  for (const auto& [kind, version] : revisions_) revisions[kind] = std::to_string(version);
+  boost::json::object o{{"node", node}, {"mode", mode}, {"ready", generation_.has_value()}};
+  o["healthy"] = alive_locked() && eligible_;
+  o["generation"] = generation_.value_or(0);
+  o["pending"] = waiting_since_ || syncing_since_;
+  o["lastUpdated"] = rfc3339_micro(last_synced_);
+  o["resourceVersions"] = std::move(revisions);
+  return boost::json::serialize(o) + "\n";
+}
+
 ProxyMetrics::ProxyMetrics(metrics::Registry& r)
     : sync_duration(r.histogram("kubeproxy_sync_proxy_rules_duration_seconds", "One sync, state to kernel.",
                                 metrics::exponential_buckets(0.001, 2, 15))
                         .with()),
       programming_duration(r.histogram("kubeproxy_network_programming_duration_seconds",
                                        "From the change of an endpoint to its rules in this kernel.",
-                                       metrics::exponential_buckets(0.001, 2, 18))
+                                       programming_buckets())
                                .with()),
       last_queued(r.gauge("kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds", "When a sync was last asked for.")
                       .with()),
@@ -109,6 +130,7 @@ ProxyMetrics::ProxyMetrics(metrics::Registry& r)
       sync_failures(
           r.counter("kubeproxy_sync_proxy_rules_nftables_sync_failures_total", "Syncs the kernel refused.").with()),
       generation(r.gauge("hawser_proxyd_generation", "Generation of the state that the kernel serves.").with()),
+      revision(r.gauge("hawser_proxyd_resource_version", "Newest resourceVersion that the kernel serves.", {"kind"})),
       repairs(r.counter("hawser_proxyd_repairs_total", "Times rules changed by others were put right.").with()) {}
 
 http::Response answer_healthz(std::string_view path, const ProxyHealth& health) {
@@ -123,26 +145,67 @@ http::Response answer_healthz(std::string_view path, const ProxyHealth& health) 
 }
 
 http::Response answer_metrics(std::string_view path, const ProxyHealth& health, const metrics::Registry& registry,
-                              std::string_view mode) {
+                              const HealthServerOptions& o) {
   if (path == "/metrics") return text(200, registry.text(), metrics::kContentType);
-  if (path == "/proxyMode") return text(200, std::string(mode));
+  if (path == "/proxyMode") return text(200, o.mode);
+  if (path == "/configz") return text(200, o.configz, "application/json");
+  if (path == "/status") return text(200, health.status(o.node, o.mode), "application/json");
   if (path == "/healthz") return answer_healthz(path, health);
-  return text(404, "there are /metrics, /proxyMode and /healthz\n");
+  return text(404, "there are /metrics, /proxyMode, /configz, /status and /healthz\n");
+}
+
+Result<> HealthServers::open(Endpoint& e) {
+  auto address = parse_bind(e.flag, e.bind);
+  if (!address) return propagate(address);
+  auto server = std::make_unique<http::Server>(
+      http::ServerOptions{.worker_threads = 1}, nullptr,
+      [answer = e.answer](const http::Request& r, http::Responder& out) { out.send(answer(r.path())); });
+  auto port = server->listen(address->host, address->port);
+  if (!port) return propagate(port, "{}", e.flag);
+  e.server = std::move(server);
+  return {};
+}
+
+bool HealthServers::retry() {
+  bool all = true;
+  for (auto& e : endpoints_) {
+    if (e.server) continue;
+    auto opened = open(e);
+    if (opened) {
+      if (!e.problem.empty()) log::info("{} {} is served now", e.flag, e.bind);
+      continue;
+    }
+    all = false;
+    if (e.problem != opened.error().text) log::error("{}; trying again", opened.error().text);
+    e.problem = opened.error().text;
+  }
+  return all;
 }
 
 Result<std::unique_ptr<HealthServers>> HealthServers::start(const HealthServerOptions& o, const ProxyHealth& health,
-                                                            const metrics::Registry& registry) {
+                                                            metrics::Registry& registry) {
   auto out = std::make_unique<HealthServers>();
-  auto healthz = serve("--healthz-bind-address", o.healthz_bind,
-                       [&health](std::string_view path) { return answer_healthz(path, health); });
-  if (!healthz) return propagate(healthz);
-  auto metrics =
-      serve("--metrics-bind-address", o.metrics_bind, [&health, &registry, mode = o.mode](std::string_view path) {
-        return answer_metrics(path, health, registry, mode);
-      });
-  if (!metrics) return propagate(metrics);
-  out->healthz_ = std::move(*healthz);
-  out->metrics_ = std::move(*metrics);
+  auto& healthz = registry.counter("kubeproxy_proxy_healthz_total", "Answers of /healthz.", {"code"});
+  auto& livez = registry.counter("kubeproxy_proxy_livez_total", "Answers of /livez.", {"code"});
+  out->endpoints_.push_back({"--healthz-bind-address", o.healthz_bind,
+                             [&health, &healthz, &livez](std::string_view path) {
+                               auto r = answer_healthz(path, health);
+                               if (path == "/healthz") healthz.with({std::to_string(r.status)}).add();
+                               if (path == "/livez") livez.with({std::to_string(r.status)}).add();
+                               return r;
+                             },
+                             nullptr, ""});
+  out->endpoints_.push_back(
+      {"--metrics-bind-address", o.metrics_bind,
+       [&health, &registry, o](std::string_view path) { return answer_metrics(path, health, registry, o); }, nullptr,
+       ""});
+  std::erase_if(out->endpoints_, [](const Endpoint& e) { return e.bind.empty(); });
+  for (auto& e : out->endpoints_) {
+    if (auto address = parse_bind(e.flag, e.bind); !address) return propagate(address);
+    if (!o.hard_fail) continue;
+    if (auto r = open(e); !r) return propagate(r);
+  }
+  out->retry();
   return out;
 }
 

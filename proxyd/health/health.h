@@ -3,25 +3,31 @@
 // Endpoints, with kube-proxy's paths, ports and bodies [P83, P84]:
 //
 //   healthz address (10256)   /healthz  200 if the kernel follows the API and this node takes load balancer traffic,
-//   else 503
+//                                       else 503
 //                             /livez    the same without the node's part
 //                             /readyz   200 once the kernel serves a whole state; the body names the generation
-//   metrics address (10249)   /metrics, /healthz, /proxyMode
+//   metrics address (10249)   /metrics, /healthz, /proxyMode, /configz (the configuration), /status (JSON: what the
+//                             kernel serves, by generation and by the API's resource versions)
 //
 // kube-proxy 1.20 answers 200 before its first sync; here that is 503, so /healthz works as a readiness probe.
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "lib/base/clock.h"
 #include "lib/base/metrics.h"
 #include "lib/http/server.h"
 
 namespace hawser::proxy {
+
+using Revisions = std::map<std::string, std::uint64_t>;
 
 class ProxyHealth {
  public:
@@ -30,8 +36,11 @@ class ProxyHealth {
 
   // A change that the kernel does not have yet. Repeated calls keep the time of the first.
   void queued();
-  // The kernel has everything that was queued before the sync began. `generation`: of the state it serves now.
-  void synced(std::uint64_t generation);
+  // A sync begins, with everything that is queued now.
+  void syncing();
+  // It succeeded: the kernel has what was queued before syncing(). `generation`: of the state it serves now;
+  // `revisions`: the newest resourceVersion in it, by kind.
+  void synced(std::uint64_t generation, Revisions revisions = {});
   // False: the node is being deleted or an autoscaler is about to (taint ToBeDeletedByClusterAutoscaler).
   void set_node_eligible(bool eligible);
 
@@ -40,6 +49,8 @@ class ProxyHealth {
   [[nodiscard]] std::optional<std::uint64_t> generation() const;  // of the last sync
   // The body of /healthz: {"lastUpdated": ..., "currentTime": ..., "nodeEligible": ...}.
   [[nodiscard]] std::string body() const;
+  // The body of /status.
+  [[nodiscard]] std::string status(std::string_view node, std::string_view mode) const;
 
  private:
   [[nodiscard]] bool alive_locked() const;
@@ -48,7 +59,9 @@ class ProxyHealth {
   const Nanos limit_;
   mutable std::mutex mu_;
   // guarded by mu_
-  std::optional<MonoTime> waiting_since_;
+  std::optional<MonoTime> waiting_since_;  // of changes that no sync has begun with
+  std::optional<MonoTime> syncing_since_;  // of those that one has, and has not ended with
+  Revisions revisions_;
   std::optional<std::uint64_t> generation_;
   WallTime last_synced_{};
   bool eligible_ = true;
@@ -66,29 +79,42 @@ struct ProxyMetrics {
   metrics::Gauge& service_changes_pending;
   metrics::Gauge& endpoint_changes_pending;
   metrics::Counter& sync_failures;
-  metrics::Gauge& generation;  // ours: the state the kernel serves
-  metrics::Counter& repairs;   // ours: times the kernel's rules were found changed by others and put right
+  metrics::Gauge& generation;                 // ours: the state the kernel serves
+  metrics::Family<metrics::Gauge>& revision;  // ours: the API's resourceVersion that the kernel serves, by kind
+  metrics::Counter& repairs;  // ours: times the kernel's rules were found changed by others and put right
 };
 
 struct HealthServerOptions {
   std::string healthz_bind = "0.0.0.0:10256";    // "" = none
   std::string metrics_bind = "127.0.0.1:10249";  // "" = none
+  bool hard_fail = false;                        // a busy port is an error; else it is tried again by retry()
+  std::string node;
   std::string mode = "nftables";
+  std::string configz;  // JSON
 };
 
-// Serves the endpoints until destroyed. A busy or malformed address is an error that names it.
+// Serves the endpoints until destroyed. A malformed address is an error that names it.
 class HealthServers {
  public:
   static Result<std::unique_ptr<HealthServers>> start(const HealthServerOptions& o, const ProxyHealth& health,
-                                                      const metrics::Registry& registry);
+                                                      metrics::Registry& registry);
+  // Opens what was busy; true when all is open.
+  bool retry();
 
  private:
-  std::unique_ptr<http::Server> healthz_, metrics_;
+  struct Endpoint {
+    std::string flag, bind;
+    std::function<http::Response(std::string_view path)> answer;
+    std::unique_ptr<http::Server> server;
+    std::string problem;  // told already
+  };
+  static Result<> open(Endpoint& e);
+  std::vector<Endpoint> endpoints_;
 };
 
 // What each server answers. Pure; for the tests.
 [[nodiscard]] http::Response answer_healthz(std::string_view path, const ProxyHealth& health);
 [[nodiscard]] http::Response answer_metrics(std::string_view path, const ProxyHealth& health,
-                                            const metrics::Registry& registry, std::string_view mode);
+                                            const metrics::Registry& registry, const HealthServerOptions& o);
 
 }  // namespace hawser::proxy
