@@ -142,6 +142,33 @@ TEST_F(CrashTest, DelKilledAtEachSystemCallIsFinishedByTheNext) {
   }
 }
 
+// The first ADD after host-local takes its reservations over; DEL of such a pod gives one back.
+TEST_F(CrashTest, ImportAndReleaseKilledAtEachSystemCallAreFinishedByTheNext) {
+  const auto folder = dir_.file("hl"), first = folder + "/10.244.1.2", second = folder + "/10.244.1.3";
+  ASSERT_TRUE(make_folders(folder));
+  input_ = conf(fmt::format(R"(,"ipam":{{"importHostLocal":"{}"}})", folder));
+  auto p = pod();
+  bool add_killed = true, del_killed = true;
+  for (int n = 0; add_killed || del_killed; n++) {
+    SCOPED_TRACE(n);
+    ASSERT_LT(n, kMostCalls);
+    ASSERT_TRUE(write_file(first, "old1\r\neth0") && write_file(second, "old2\r\neth0"));
+    ASSERT_TRUE(write_file(folder + "/last_reserved_ip.0", "10.244.1.3"));
+    if (add_killed) add_killed = kill_at("ADD", "c1", p.path(), n);
+    ASSERT_EQ(run("DEL", "c1", p.path(), input_).status, 0);
+    auto add = run("ADD", "c2", p.path(), input_);
+    ASSERT_EQ(add.status, 0) << add.out;
+    ASSERT_THAT(held(), ::testing::IsSupersetOf({"10.244.1.2", "10.244.1.3"}));
+    ASSERT_EQ(run("DEL", "c2", p.path(), input_).status, 0);
+    if (del_killed) del_killed = kill_at("DEL", "old1", "/nonexistent", n);
+    ASSERT_EQ(run("DEL", "old1", "''", input_).status, 0);
+    ASSERT_NE(access(first.c_str(), F_OK), 0);
+    ASSERT_EQ(access(second.c_str(), F_OK), 0);
+    ASSERT_THAT(held(), ::testing::ElementsAre("10.244.1.3"));
+    ASSERT_TRUE(node_->ok("rm -r " + dir_.file("ipam")));
+  }
+}
+
 // Pods come and go; plugin and overlayd are killed at any time. Nobody repeats a killed verb or calls GC: a pod whose
 // ADD was killed dies with its namespace, and what it leaves is for overlayd to find.
 class CyclesTest : public CrashTest {

@@ -50,6 +50,10 @@ TEST_P(OverlayTest, RestartAdoptsEverything) {
         "ip -o addr; ip -o link; ip route; ip -6 route; bridge fdb; ip neigh; nft -a list ruleset");
   };
   ASSERT_TRUE(eventually([&] { return access((node(1).files() + "/node.json").c_str(), F_OK) == 0; }));
+  const auto file = cni::NodeFile::load(node(1).files() + "/node.json");
+  ASSERT_TRUE(file);
+  EXPECT_EQ(file->devices.size(), 1u) << "what STATUS of the plugin looks at";
+  for (const auto& d : file->devices) EXPECT_TRUE(node(1).host().ok("ip link show " + d));
   node(1).stop();
   auto stood = node(1).host().sh("bridge fdb; ip route; ip -6 route; nft -a list ruleset");
   EXPECT_EQ(fdb(node(1)), 1) << "stopping changes nothing";
