@@ -29,6 +29,8 @@ SUITES = {
     "tsan": (TSAN, "unit", "the unit suite under ThreadSanitizer"),
     "fuzz": (None, ["python3", "tests/fuzz"], "every parser against generated input, by clang's libFuzzer"),
 }
+# Test programs that a suite which is a program of its own needs beside our programs.
+ALSO_BUILT = {"vm": ["vm-programs"]}
 SANITIZER_ENV = {
     "ASAN_OPTIONS": "detect_stack_use_after_return=1:strict_string_checks=1",
     "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
@@ -51,7 +53,7 @@ class Count:
         return f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
 
 
-def build(folder, options, suite):
+def build(folder, options, suite, also=()):
     """Builds what `suite` needs in `folder`: its test programs and what those depend on, or, for a suite that is a program of its own, our programs.
     Returns meson's tests of the suite, None if the build failed."""
     path = os.path.join(ROOT, folder)
@@ -62,7 +64,7 @@ def build(folder, options, suite):
     def introspect(what):
         return json.loads(subprocess.run(["meson", "introspect", what, path], capture_output=True, text=True, check=True).stdout)
     if isinstance(suite, list):
-        return [] if ninja("programs") else None
+        return [] if ninja("programs", *also) else None
     if not ninja("build.ninja"):
         return None
     tests = [t for t in introspect("--tests") if any(s.split(":")[-1] == suite for s in t["suite"])]
@@ -141,7 +143,7 @@ def run_command(argv):
 def run_suite(name):
     where, what, about = SUITES[name]
     print(f"{name}: {about}", flush=True)
-    tests = build(*where, what) if where else []
+    tests = build(*where, what, ALSO_BUILT.get(name, ())) if where else []
     if tests is None:
         print("  the build failed")
         return Count(failed=1)

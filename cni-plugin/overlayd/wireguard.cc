@@ -118,7 +118,7 @@ Result<WgKey> load_wireguard_key(const std::string& path) {
   if (text) {
     auto key = WgKey::parse(*text);
     if (!key) return propagate(key, "WireGuard key file {}", path);
-    return key;
+    return key->clamped();
   }
   if (!is_not_found(text.error())) return propagate(text, "WireGuard key file");
   const auto key = WgKey::random_private();

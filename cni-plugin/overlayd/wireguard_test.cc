@@ -238,7 +238,7 @@ TEST(WireguardKeyFile, IsMadeOnceForItsOwnerOnly) {
   EXPECT_EQ(st.st_mode & 0777, 0600u);
   EXPECT_EQ(*load_wireguard_key(path), *made);
   ASSERT_TRUE(write_file(path, kKeyOfOnes));  // flannel's has no line end
-  EXPECT_EQ(*load_wireguard_key(path), key(1));
+  EXPECT_EQ(*load_wireguard_key(path), key(1).clamped()) << "as the kernel gives it back";
   ASSERT_TRUE(write_file(path, "secret"));
   auto bad = load_wireguard_key(path);
   ASSERT_FALSE(bad);

@@ -76,8 +76,11 @@ Result<WgKey> WgKey::parse(std::string_view text) {
 WgKey WgKey::random_private() {
   WgKey k;
   secure_random(k.bytes);
-  // What Curve25519 wants of a secret (RFC 7748 section 5); the kernel would do it as well, and then not give back the
-  // key that it was given.
+  return k.clamped();
+}
+
+WgKey WgKey::clamped() const {
+  WgKey k = *this;
   k.bytes[0] &= 248;
   k.bytes[31] = static_cast<std::uint8_t>((k.bytes[31] & 127) | 64);
   return k;
@@ -129,7 +132,8 @@ void put_wg_peer(Message& m, const std::string& device, const WgPeerChange& c) {
 std::optional<WgDevice> parse_wg_device(const nlmsghdr* h) {
   if (mnl_nlmsg_get_payload_len(h) < kGenlHeaderBytes) return std::nullopt;
   Attrs a(h, kGenlHeaderBytes);
-  if (!a.has(WGDEVICE_A_IFNAME)) return std::nullopt;
+  // The header promises the name in every part, kernels give it in the first only.
+  if (!a.has(WGDEVICE_A_IFNAME) && !a.has(WGDEVICE_A_PEERS)) return std::nullopt;
   WgDevice d{.index = static_cast<int>(a.u32(WGDEVICE_A_IFINDEX).value_or(0)),
              .name = std::string(a.str(WGDEVICE_A_IFNAME)),
              .private_key = parse_key(a.bytes(WGDEVICE_A_PRIVATE_KEY)),

@@ -20,7 +20,9 @@ namespace hawser::netlink {
 struct WgKey {
   std::array<std::uint8_t, 32> bytes{};          // all zero: none
   static Result<WgKey> parse(std::string_view);  // base64, as `wg genkey` prints it; the error does not quote it
-  static WgKey random_private();
+  static WgKey random_private();                 // clamped
+  // The secret as Curve25519 uses it (RFC 7748 section 5), and as the kernel gives it back whatever it was given.
+  [[nodiscard]] WgKey clamped() const;
   [[nodiscard]] std::string text() const;
   explicit operator bool() const { return *this != WgKey{}; }
   auto operator<=>(const WgKey&) const = default;

@@ -167,6 +167,20 @@ TEST(WireguardMessage, ReadsADevice) {
   EXPECT_THAT(d->peers[1].allowed_ips, ElementsAre(cidr("10.244.2.0/24"), cidr("fd00:2::/64")));
 }
 
+TEST(WireguardMessage, LaterPartsHaveNoName) {
+  Message m(kFamily, 0);
+  put_genl_header(m, WG_CMD_GET_DEVICE, 1);
+  EXPECT_FALSE(parse_wg_device(m.header()));
+  {
+    Message::Nest peers(m, WGDEVICE_A_PEERS);
+    Message::Nest peer(m, 0);
+    m.bytes(WGPEER_A_PUBLIC_KEY, key(1).bytes.data(), 32);
+  }
+  auto part = parse_wg_device(m.header());
+  ASSERT_TRUE(part);
+  EXPECT_EQ(part->peers.size(), 1u);
+}
+
 TEST(WireguardMessage, PartsAreJoined) {
   WgDevice first{.index = 7, .name = "wg0", .port = 1, .peers = {{.public_key = key(1)}, {.public_key = key(2)}}};
   first.peers[1].allowed_ips = {cidr("10.0.0.0/24")};

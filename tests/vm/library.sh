@@ -32,3 +32,14 @@ in_ns() {
   shift
   ip netns exec "$netns" "$@"
 }
+
+# googletest program argument...: each of its cases is one here.
+googletest() {
+  "$@" > /tmp/googletest 2>&1
+  status=$?
+  sed -n -e 's/^\[       OK \] \(.*\) ([0-9]* ms)$/PASS \1/p' -e 's/^\[  FAILED  \] \(.*\) ([0-9]* ms)$/FAIL \1/p' -e 's/^\[  SKIPPED \] \(.*\) ([0-9]* ms)$/SKIP \1/p' /tmp/googletest
+  if [ "$status" != 0 ]; then
+    cat /tmp/googletest
+    grep -q '^\[  FAILED  \] .* ms)$' /tmp/googletest || fail "$1 ended with $status"
+  fi
+}
