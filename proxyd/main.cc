@@ -23,6 +23,7 @@
 #include "proxyd/config/options.h"
 #include "proxyd/daemon.h"
 #include "proxyd/nft/nft_backend.h"
+#include "proxyd/takeover/kube_proxy.h"
 
 namespace {
 
@@ -37,6 +38,7 @@ struct Flags {
   std::string config, write_config_to;
   std::vector<proxy::GivenFlag> given;
   bool cleanup = false;
+  bool cleanup_kube_proxy = false;
   bool init_only = false;
   bool verbose = false;
 };
@@ -47,6 +49,8 @@ void add_flags(CLI::App& app, Flags& f, std::vector<std::pair<std::string, CLI::
   app.add_option("--config", f.config, "KubeProxyConfiguration file (kubeproxy.config.k8s.io/v1alpha1)");
   app.add_option("--write-config-to", f.write_config_to, "write the configuration with all defaults there and exit");
   app.add_flag("--cleanup", f.cleanup, "remove all rules of this program and exit");
+  app.add_flag("--cleanup-kube-proxy", f.cleanup_kube_proxy,
+               "remove what kube-proxy has left (iptables chains, nftables tables, IPVS) and exit");
   app.add_flag("--init-only", f.init_only, "set the sysctls that need privilege and exit");
   app.add_flag("--verbose", f.verbose, "log more; -v is the same, -v=4 too");
   std::set<std::string_view> seen;
@@ -210,14 +214,24 @@ Result<bool> serve(const Flags& f, proxy::ProxyOptions& o, TerminationSignals& s
   return again;
 }
 
-Result<> cleanup() {
+Result<> cleanup(const Flags& f) {
   auto nft = nft::KernelNft::open();
   if (!nft) return propagate(nft);
-  return proxy::NftBackend(**nft, {}).cleanup();
+  if (f.cleanup)
+    if (auto r = proxy::NftBackend(**nft, {}).cleanup(); !r) return r;
+  if (!f.cleanup_kube_proxy) return {};
+  auto rtnl = netlink::KernelRtnl::open();
+  if (!rtnl) return propagate(rtnl);
+  auto ipvs = netlink::KernelIpvs::open();
+  if (!ipvs) return propagate(ipvs);
+  auto did = proxy::remove_kube_proxy({**nft, *rtnl, *ipvs});
+  if (!did) return propagate(did, "--cleanup-kube-proxy");
+  for (const auto& part : *did) log::info("removed of kube-proxy: {}", part);
+  return {};
 }
 
 Result<> run(const Flags& f) {
-  if (f.cleanup) return cleanup();
+  if (f.cleanup || f.cleanup_kube_proxy) return cleanup(f);
   auto signals = TerminationSignals::block();
   if (!signals) return propagate(signals);
   for (;;) {
