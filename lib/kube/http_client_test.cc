@@ -371,5 +371,50 @@ TEST(KubeconfigTest, InClusterNeedsItsEnvironment) {
   ::unsetenv("KUBERNETES_SERVICE_HOST");
 }
 
+// A pod's view: address from the environment, CA and token from the mounted folder, TLS, and a token that the kubelet
+// replaces while a watch is to be opened.
+TEST(HttpClientTest, WorksInAPodWhoseTokenIsRotated) {
+  ApiServer api;
+  testing::TempDir dir;
+  const auto server = api.config().server;
+  ::setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1", 1);
+  ::setenv("KUBERNETES_SERVICE_PORT", server.substr(server.rfind(':') + 1).c_str(), 1);
+  ASSERT_TRUE(write_file(dir.file("ca.crt"), api.ca.cert));
+  ASSERT_TRUE(write_file(dir.file("token"), "first\n"));
+  auto config = in_cluster_config(dir.path());
+  ::unsetenv("KUBERNETES_SERVICE_HOST");
+  ASSERT_TRUE(config) << config.error().text;
+  auto client = HttpClient::make(*config, "t").value();
+  std::mutex mu;
+  std::string valid = "Bearer first";
+  api.on("GET /api/v1/services", [&](const http::Request& r, http::Responder& out) {
+    std::lock_guard l(mu);
+    if (r.headers.get("Authorization") != valid) return out.send({.status = 401, .body = text(unauthorized())});
+    if (r.has_query("watch"))
+      return out.send(
+          {.body = R"({"type":"ADDED","object":{"metadata":{"name":"a","namespace":"d","resourceVersion":"8"}}})"
+                   "\n"});
+    out.send({.body = R"({"metadata":{"resourceVersion":"7"},"items":[]})"});
+  });
+  EXPECT_TRUE(client->list(kServices, {}));
+  {
+    std::lock_guard l(mu);
+    valid = "Bearer second";
+  }
+  EXPECT_EQ(client->list(kServices, {}).error().code, 401);
+  ASSERT_TRUE(write_file(dir.file("token"), "second\n"));
+  std::string seen;
+  WatchOptions from;
+  from.resource_version = "7";
+  auto watched = client->watch(kServices, from,
+                               [&](const WatchEvent& e) {
+                                 seen = name(*e.object);
+                                 return false;
+                               },
+                               {});
+  EXPECT_TRUE(watched);
+  EXPECT_EQ(seen, "a");
+}
+
 }  // namespace
 }  // namespace hawser::kube
