@@ -64,6 +64,7 @@ class Daemon {
   // Somebody else changed our rules; any thread.
   void table_changed();
   [[nodiscard]] const ProxyHealth& health() const { return health_; }
+  [[nodiscard]] const Tracker& tracker() const { return tracker_; }
 
  private:
   void watch(kube::Informer& informer, const kube::Resource& kind,

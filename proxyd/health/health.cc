@@ -159,7 +159,7 @@ Result<> HealthServers::open(Endpoint& e) {
   if (!address) return propagate(address);
   auto server = std::make_unique<http::Server>(
       http::ServerOptions{.worker_threads = 1}, nullptr,
-      [answer = e.answer](const http::Request& r, http::Responder& out) { out.send(answer(r.path())); });
+      [answer = e.answer](const http::Request& r, http::Responder& out) { out.send(answer(r)); });
   auto port = server->listen(address->host, address->port);
   if (!port) return propagate(port, "{}", e.flag);
   e.server = std::move(server);
@@ -188,17 +188,22 @@ Result<std::unique_ptr<HealthServers>> HealthServers::start(const HealthServerOp
   auto& healthz = registry.counter("kubeproxy_proxy_healthz_total", "Answers of /healthz.", {"code"});
   auto& livez = registry.counter("kubeproxy_proxy_livez_total", "Answers of /livez.", {"code"});
   out->endpoints_.push_back({"--healthz-bind-address", o.healthz_bind,
-                             [&health, &healthz, &livez](std::string_view path) {
+                             [&health, &healthz, &livez](const http::Request& request) {
+                               const auto path = request.path();
                                auto r = answer_healthz(path, health);
                                if (path == "/healthz") healthz.with({std::to_string(r.status)}).add();
                                if (path == "/livez") livez.with({std::to_string(r.status)}).add();
                                return r;
                              },
                              nullptr, ""});
-  out->endpoints_.push_back(
-      {"--metrics-bind-address", o.metrics_bind,
-       [&health, &registry, o](std::string_view path) { return answer_metrics(path, health, registry, o); }, nullptr,
-       ""});
+  out->endpoints_.push_back({"--metrics-bind-address", o.metrics_bind,
+                             [&health, &registry, o](const http::Request& request) {
+                               if (o.more) {
+                                 if (auto r = o.more(request)) return std::move(*r);
+                               }
+                               return answer_metrics(request.path(), health, registry, o);
+                             },
+                             nullptr, ""});
   std::erase_if(out->endpoints_, [](const Endpoint& e) { return e.bind.empty(); });
   for (auto& e : out->endpoints_) {
     if (auto address = parse_bind(e.flag, e.bind); !address) return propagate(address);

@@ -7,7 +7,8 @@
 //                             /livez    the same without the node's part
 //                             /readyz   200 once the kernel serves a whole state; the body names the generation
 //   metrics address (10249)   /metrics, /healthz, /proxyMode, /configz (the configuration), /status (JSON: what the
-//                             kernel serves, by generation and by the API's resource versions)
+//                             kernel serves, by generation and by the API's resource versions), and what
+//                             HealthServerOptions::more adds
 //
 // kube-proxy 1.20 answers 200 before its first sync; here that is 503, so /healthz works as a readiness probe.
 #pragma once
@@ -91,6 +92,8 @@ struct HealthServerOptions {
   std::string node;
   std::string mode = "nftables";
   std::string configz;  // JSON
+  // Further paths of the metrics address; no answer: not one of them. Called on the server's worker thread.
+  std::function<std::optional<http::Response>(const http::Request&)> more = {};
 };
 
 // Serves the endpoints until destroyed. A malformed address is an error that names it.
@@ -104,7 +107,7 @@ class HealthServers {
  private:
   struct Endpoint {
     std::string flag, bind;
-    std::function<http::Response(std::string_view path)> answer;
+    std::function<http::Response(const http::Request&)> answer;
     std::unique_ptr<http::Server> server;
     std::string problem;  // told already
   };

@@ -61,4 +61,9 @@ std::vector<Endpoint> EndpointSliceCache::endpoints(const std::string& service, 
   return r;
 }
 
+std::map<std::string, Slice> EndpointSliceCache::slices(const std::string& service) const {
+  const auto it = by_service_.find(service);
+  return it == by_service_.end() ? std::map<std::string, Slice>() : it->second;
+}
+
 }  // namespace hawser::proxy

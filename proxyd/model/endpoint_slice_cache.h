@@ -23,6 +23,8 @@ class EndpointSliceCache {
   // Endpoints of a service port over all slices: matched by port name and protocol, one of each address and port [P40].
   // Doubles (an endpoint moving between slices) count once, as the most usable of them. Sorted by target.
   [[nodiscard]] std::vector<Endpoint> endpoints(const std::string& service, const ServicePort& port) const;
+  // The slices themselves, by name.
+  [[nodiscard]] std::map<std::string, Slice> slices(const std::string& service) const;
 
  private:
   std::unordered_map<std::string, std::string> service_of_;                   // slice -> service

@@ -97,12 +97,23 @@ bool Tracker::on_node(const kube::ObjectPtr&, const kube::ObjectPtr& current) {
   return true;
 }
 
+std::vector<PortEndpoints> Tracker::endpoints_of(const Service& s) const {
+  std::vector<PortEndpoints> ports;
+  for (const ServicePort& p : s.ports) ports.push_back({p, slices_.endpoints(s.key, p)});
+  return ports;
+}
+
 ServiceStatePtr Tracker::compute(const std::string& key) const {
   const auto it = services_.find(key);
   if (it == services_.end()) return nullptr;
-  std::vector<PortEndpoints> ports;
-  for (const ServicePort& p : it->second.ports) ports.push_back({p, slices_.endpoints(key, p)});
-  return std::make_shared<const ServiceState>(make_service_state(it->second, ports, node_));
+  return std::make_shared<const ServiceState>(make_service_state(it->second, endpoints_of(it->second), node_));
+}
+
+std::optional<ServiceView> Tracker::view(const std::string& key) const {
+  std::lock_guard l(mu_);
+  const auto it = services_.find(key);
+  if (it == services_.end()) return std::nullopt;
+  return ServiceView{it->second, endpoints_of(it->second), slices_.slices(key)};
 }
 
 Tracker::Taken Tracker::take() {
@@ -142,6 +153,16 @@ Tracker::Taken Tracker::take() {
   }
   r.state = state_;
   return r;
+}
+
+DesiredStatePtr Tracker::state() const {
+  std::lock_guard l(mu_);
+  return state_;
+}
+
+NodeInfo Tracker::node() const {
+  std::lock_guard l(mu_);
+  return node_;
 }
 
 PendingCounts Tracker::pending() const {

@@ -26,6 +26,13 @@ struct PendingCounts {
   std::uint64_t endpoint_changes = 0;  // since the last take()
 };
 
+// What the API says of one Service, for people who ask.
+struct ServiceView {
+  Service service;
+  std::vector<PortEndpoints> ports;
+  std::map<std::string, Slice> slices;  // by "namespace/name"
+};
+
 class Tracker {
  public:
   // `report` gets one sentence for each unusable thing in an object, once per version of it.
@@ -45,11 +52,15 @@ class Tracker {
   };
   Taken take();
   [[nodiscard]] PendingCounts pending() const;
+  [[nodiscard]] DesiredStatePtr state() const;  // as take() last gave it
+  [[nodiscard]] NodeInfo node() const;
+  [[nodiscard]] std::optional<ServiceView> view(const std::string& key) const;  // none: not ours
   // Deleting, or tainted for removal by the cluster autoscaler: load balancers should not choose this node [P83].
   [[nodiscard]] bool node_eligible() const;
 
  private:
   void note_trigger(const std::string& service, const kube::Object& slice);
+  [[nodiscard]] std::vector<PortEndpoints> endpoints_of(const Service& s) const;
   [[nodiscard]] ServiceStatePtr compute(const std::string& key) const;  // null: not ours any more
 
   const std::function<void(const std::string&)> report_;

@@ -72,7 +72,7 @@ Result<std::optional<SyncReport>> NftBackend::apply_changes(const DesiredState& 
 }
 
 Result<SyncReport> NftBackend::apply_full(const DesiredState& state) {
-  auto found = observe();
+  auto found = read_back(nft_);
   if (!found) return propagate(found);
   const bool existed = found->table.exists;
   const bool read_back = !image_;  // else only contested keys made this a full comparison
@@ -101,9 +101,9 @@ Result<> NftBackend::apply_steps(const Steps& steps) {
   return nft_.apply(steps.main);
 }
 
-Result<Found> NftBackend::observe() {
+Result<Found> read_back(nft::NftRunner& runner) {
   Found f;
-  auto table = nft_.read_table(kTableFamily, kTable);
+  auto table = runner.read_table(kTableFamily, kTable);
   if (!table) return propagate(table);
   f.table = std::move(*table);
   if (must_rebuild(f.table)) return f;
@@ -113,7 +113,7 @@ Result<Found> NftBackend::observe() {
       const nft::Set set = set_spec(role, family);
       if (!f.table.sets.contains(set.name)) continue;
       std::vector<nft::Element> elements;
-      auto r = nft_.read_elements(
+      auto r = runner.read_elements(
           kTableFamily, kTable, set, [&](const nft::Element& e) { elements.push_back(e); }, [&] { elements.clear(); });
       if (!r) return propagate(r);
       for (const auto& e : elements) note_element(role, family, e, f);

@@ -15,6 +15,9 @@
 
 namespace hawser::proxy {
 
+// The table as the kernel has it, less what rules put into its dynamic sets.
+[[nodiscard]] Result<Found> read_back(nft::NftRunner& runner);
+
 class NftBackend final : public Backend {
  public:
   NftBackend(nft::NftRunner& nft, LayoutOptions options) : nft_(nft), options_(std::move(options)) {}
@@ -27,7 +30,6 @@ class NftBackend final : public Backend {
  private:
   Result<SyncReport> apply_full(const DesiredState& state);
   Result<std::optional<SyncReport>> apply_changes(const DesiredState& state);  // nothing: has to be full
-  Result<Found> observe();
   Result<> apply_steps(const Steps& steps);
   Result<> forget_stale_clients();
   Result<std::size_t> delete_stale_clients(SetRole role, int family);
