@@ -36,6 +36,8 @@ struct TrafficOptions {
   bool localhost_node_ports = false;     // node ports on 127.0.0.0/8 too, for processes of this node
   bool icmp_echo = false;                // cluster IPs answer pings [P31]
   std::vector<Cidr> service_cidrs = {};  // where cluster IPs come from; an address there that no Service has is silent
+  // False: IPVS chooses endpoints and translates; the rules decide who may, and whose source is replaced.
+  bool translate = true;
 };
 
 // kube-proxy's nodePortAddresses: CIDRs, or the one word "primary", which stands for `node_addresses`.

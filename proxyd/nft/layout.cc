@@ -24,6 +24,7 @@ constexpr std::int32_t kSnatPriority = 99;
 
 const Verdict kReturn{Verdict::Kind::kReturn, {}};
 const Verdict kDrop{Verdict::Kind::kDrop, {}};
+const Verdict kAccept{Verdict::Kind::kAccept, {}};
 
 Verdict jump(std::string chain) {
   return {Verdict::Kind::kJump, std::move(chain)};
@@ -89,8 +90,12 @@ void add_cluster_ips(std::vector<nft::Rule>& r, const LayoutOptions& o) {
   for (const int family : kFamilies) {
     const std::vector<nft::Field> to = {nft::ip_daddr(family)};
     const std::string ips = set_name(SetRole::kClusterIps, family);
-    if (o.icmp_echo)
-      r.push_back(RuleBuilder("services").match_echo_request(family).match_set(to, ips).redirect().build());
+    if (o.icmp_echo) {
+      RuleBuilder b("services");
+      b.match_echo_request(family).match_set(to, ips);
+      // Under IPVS these addresses are this node's own already.
+      r.push_back((o.translate ? b.redirect() : b.verdict(kAccept)).build());
+    }
     r.push_back(RuleBuilder("services").match_set(to, ips).verdict(jump(kRejectChain)).comment("no such port").build());
     if (!fixed_ranges(SetRole::kServiceRanges, family, o).empty()) {
       r.push_back(
@@ -161,9 +166,9 @@ void add_postrouting(std::vector<nft::Rule>& r, const LayoutOptions& o) {
                   .masquerade(true)
                   .build());
   for (const int family : kFamilies) {
-    r.push_back(RuleBuilder("postrouting")
-                    .match_ct_status_dnat()
-                    .match_set({nft::ip_saddr(family), nft::ip_daddr(family)}, set_name(SetRole::kHairpin, family))
+    RuleBuilder b("postrouting");
+    if (o.translate) b.match_ct_status_dnat();  // IPVS does not tell conntrack
+    r.push_back(b.match_set({nft::ip_saddr(family), nft::ip_daddr(family)}, set_name(SetRole::kHairpin, family))
                     .masquerade(true)
                     .comment("hairpin")
                     .build());
@@ -222,6 +227,13 @@ std::vector<nft::Rule> pick_rules(const PickChain& c, const LayoutOptions& o) {
     r.push_back(RuleBuilder(chain).set_mark_bits(o.masquerade_mark).build());
   } else if (c.reach == PickReach::kInternal && knows_pods(o, c.family)) {
     r.push_back(match_pods(RuleBuilder(chain), c.family, Op::kNeq, o).set_mark_bits(o.masquerade_mark).build());
+  }
+  if (!o.translate) {
+    // The address is on a device of this node, which takes it for the source of what it sends there itself.
+    if (c.reach == PickReach::kInternal)
+      r.push_back(RuleBuilder(chain).match_fib_saddr_local().set_mark_bits(o.masquerade_mark).build());
+    r.push_back(RuleBuilder(chain).verdict(kAccept).build());
+    return r;
   }
   const auto key = frontend_key(c.family, c.node_port);
   if (c.affinity_seconds != 0) {
@@ -282,7 +294,8 @@ std::vector<nft::Rule> fixed_rules(const LayoutOptions& o) {
   add_sources(r);
   add_postrouting(r, o);
   for (const int family : kFamilies) {
-    if (!knows_pods(o, family)) continue;
+    // IPVS translates replies back by its own table.
+    if (!knows_pods(o, family) || !o.translate) continue;
     // A late packet that conntrack does not take for its connection is not translated back; the client would answer the
     // unknown address with a reset and end the connection (kubernetes issue 74839).
     RuleBuilder b("forward");

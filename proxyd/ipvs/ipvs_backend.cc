@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "proxyd/ipvs/ipvs_backend.h"
+
+#include <algorithm>
+#include <iterator>
+#include <utility>
+
+#include <netinet/in.h>
+
+#include "lib/base/log.h"
+#include "lib/netlink/rtnl_ensure.h"
+
+namespace hawser::proxy {
+namespace {
+
+using netlink::IpvsVerb;
+
+TrafficOptions for_rules(TrafficOptions o) {
+  o.translate = false;
+  o.icmp_echo = true;  // the addresses are this node's own: it answers
+  return o;
+}
+
+std::vector<IpAddr> without(const std::vector<IpAddr>& a, const std::vector<IpAddr>& b) {
+  std::vector<IpAddr> out;
+  std::ranges::set_difference(a, b, std::back_inserter(out));
+  return out;
+}
+
+bool touches_udp(const IpvsPlan& p) {
+  const auto udp = [](const auto& c) { return c.service.protocol == IPPROTO_UDP; };
+  return std::ranges::any_of(p.serve, udp) || std::ranges::any_of(p.retire, udp) ||
+         std::ranges::any_of(p.gone, [](const auto& k) { return k.protocol == IPPROTO_UDP; });
+}
+
+}  // namespace
+
+IpvsBackend::IpvsBackend(IpvsKernel kernel, TrafficOptions traffic, IpvsOptions options, Clock& clock)
+    : kernel_(std::move(kernel)),
+      traffic_(for_rules(std::move(traffic))),
+      options_(std::move(options)),
+      clock_(clock),
+      rules_(kernel_.nft, traffic_) {}
+
+void IpvsBackend::invalidate() {
+  image_.reset();
+  device_ = 0;
+  rules_.invalidate();
+}
+
+Result<> IpvsBackend::check_kernel() {
+  auto services = kernel_.ipvs.list_services();
+  if (!services) return propagate(services, "mode ipvs");
+  return {};
+}
+
+Result<SyncReport> IpvsBackend::apply(const DesiredStatePtr& state) {
+  const bool first = !image_;
+  auto r = sync(state, first || state == applied_);
+  if (!r) {
+    invalidate();
+    return r;
+  }
+  applied_ = state;
+  r->full = first || (r->full && r->changes > 0);
+  return r;
+}
+
+Result<SyncReport> IpvsBackend::sync(const DesiredStatePtr& state, bool read) {
+  SyncReport report{.full = read};
+  if (read) {
+    if (auto r = set_up_kernel(); !r) return propagate(r);
+    if (auto r = read_kernel(); !r) return propagate(r);
+  }
+  const VirtualServices want = virtual_services(*state, node_, options_);
+  const std::vector<IpAddr> addresses = device_addresses(*state, node_);
+  const IpvsPlan plan = plan_ipvs(*image_, want, options_.exclude);
+  if (auto r = write_services(plan); !r) return propagate(r);
+  auto rules = rules_.apply(rules_state(state));
+  if (!rules) return propagate(rules);
+  auto added = change_addresses(netlink::Verb::kAdd, without(addresses, addresses_));
+  if (!added) return propagate(added);
+  if (auto r = retire(plan); !r) return propagate(r);
+  if (auto r = drain(want); !r) return propagate(r);
+  auto removed = change_addresses(netlink::Verb::kDelete, without(addresses_, addresses));
+  if (!removed) return propagate(removed);
+  addresses_ = addresses;
+  report.changes = plan.size() + rules->changes + *added + *removed;
+  report.frontends = want.size();
+  report.left = std::move(rules->left);
+  report.udp = rules->udp || touches_udp(plan);
+  return report;
+}
+
+Result<> IpvsBackend::set_up_kernel() {
+  // Asking loads the module, which the settings below belong to.
+  if (auto r = check_kernel(); !r) return r;
+  auto device = ensure_device();
+  if (!device) return propagate(device);
+  device_ = *device;
+  for (const auto& [key, value] : ipvs_sysctls(options_, kernel_.release)) {
+    auto wrote = kernel_.sysctl(key, value);
+    // A key that this kernel does not have, or /proc/sys read-only and set by somebody else.
+    if (!wrote && !image_) log::warn("ipvs: {}", wrote.error().text);
+    if (wrote && *wrote) log::info("{} = {}", key, value);
+  }
+  const auto& t = options_.timeouts;
+  if (t == netlink::IpvsTimeouts{}) return {};
+  auto have = kernel_.ipvs.get_timeouts();
+  if (!have) return propagate(have);
+  const auto differs = [](std::uint32_t w, std::uint32_t h) { return w != 0 && w != h; };
+  if (differs(t.tcp_seconds, have->tcp_seconds) || differs(t.tcp_fin_seconds, have->tcp_fin_seconds) ||
+      differs(t.udp_seconds, have->udp_seconds))
+    return kernel_.ipvs.set_timeouts(t);
+  return {};
+}
+
+// Any device that carries nothing will do: addresses on it are this node's. Without dummies it is a bridge without
+// ports.
+Result<int> IpvsBackend::ensure_device() {
+  auto link = kernel_.rtnl.get_link(kIpvsDevice);
+  if (!link && !is_not_found(link.error())) return propagate(link);
+  if (!link) {
+    auto made = kernel_.rtnl.add_link({.name = kIpvsDevice, .kind = "dummy"});
+    if (!made && made.error().code == EOPNOTSUPP) made = kernel_.rtnl.add_link({.name = kIpvsDevice, .kind = "bridge"});
+    if (!made) return propagate(made);
+    link = kernel_.rtnl.get_link(kIpvsDevice);
+    if (!link) return propagate(link);
+    // No address of the kernel's own beside ours.
+    if (auto r = kernel_.rtnl.change_link(link->index, {.auto_ipv6 = false}); !r) return propagate(r);
+  }
+  if (!link->up) {
+    if (auto r = kernel_.rtnl.change_link(link->index, {.up = true}); !r) return propagate(r);
+  }
+  return link->index;
+}
+
+Result<> IpvsBackend::read_kernel() {
+  auto addresses = kernel_.rtnl.list_addresses(0);
+  if (!addresses) return propagate(addresses);
+  std::vector<IpAddr> ours, others;
+  for (const auto& a : *addresses) (a.link == device_ ? ours : others).push_back(a.cidr.addr());
+  std::ranges::sort(ours);
+  addresses_ = std::move(ours);
+  auto node = node_addresses(std::move(others), traffic_);
+  if (node != node_) {
+    rules_cache_.clear();
+    rules_given_for_.reset();
+    node_ = std::move(node);
+  }
+  auto services = kernel_.ipvs.list_services();
+  if (!services) return propagate(services);
+  VirtualServices image;
+  for (const auto& s : *services) {
+    VirtualService v{.scheduler = s.scheduler, .persistence_seconds = s.persistence_seconds, .weights = {}};
+    auto destinations = kernel_.ipvs.list_destinations(s.key);
+    if (!destinations) return propagate(destinations);
+    for (const auto& d : *destinations) v.weights[{d.address, d.port}] = d.weight;
+    image.emplace(s.key, std::move(v));
+  }
+  image_ = std::move(image);
+  return {};
+}
+
+Result<> IpvsBackend::write_services(const IpvsPlan& p) {
+  for (const auto& c : p.services) {
+    if (auto r = kernel_.ipvs.change_service(c.verb, c.service); !r) return r;
+    auto& v = (*image_)[c.service.key];
+    v.scheduler = c.service.scheduler;
+    v.persistence_seconds = c.service.persistence_seconds;
+  }
+  for (const auto& c : p.serve) {
+    if (auto r = write_destination(c); !r) return r;
+  }
+  return {};
+}
+
+Result<> IpvsBackend::write_destination(const DestinationChange& c) {
+  auto r = kernel_.ipvs.change_destination(c.verb, c.service, c.destination);
+  if (!r) return r;
+  auto& weights = (*image_)[c.service].weights;
+  const Target t{c.destination.address, c.destination.port};
+  if (c.verb == IpvsVerb::kDelete)
+    weights.erase(t);
+  else
+    weights[t] = c.destination.weight;
+  return {};
+}
+
+Result<> IpvsBackend::retire(const IpvsPlan& p) {
+  for (const auto& c : p.retire) {
+    if (auto r = write_destination(c); !r) return r;
+  }
+  for (const auto& key : p.gone) {
+    if (auto r = kernel_.ipvs.change_service(IpvsVerb::kDelete, {.key = key}); !r) return r;
+    image_->erase(key);
+  }
+  return {};
+}
+
+Result<> IpvsBackend::drain(const VirtualServices& want) {
+  const Draining draining = draining_of(*image_, want);
+  std::erase_if(since_, [&](const auto& e) { return !draining.contains(e.first); });
+  const MonoTime now = clock_.now();
+  for (auto it = draining.begin(); it != draining.end();) {
+    const netlink::IpvsKey key = it->first;
+    auto live = kernel_.ipvs.list_destinations(key);
+    if (!live) return propagate(live);
+    for (; it != draining.end() && it->first == key; ++it) {
+      const Target& t = it->second;
+      const auto begun = since_.try_emplace(*it, now).first->second;
+      const auto d = std::ranges::find_if(*live, [&](const auto& x) { return Target{x.address, x.port} == t; });
+      if (d != live->end() && d->active + d->inactive > 0 && now - begun < options_.drain_limit) continue;
+      since_.erase(*it);
+      if (d == live->end()) {
+        (*image_)[key].weights.erase(t);
+      } else if (auto r = write_destination({IpvsVerb::kDelete, key, *d}); !r) {
+        return r;
+      }
+    }
+  }
+  return {};
+}
+
+Result<std::size_t> IpvsBackend::change_addresses(netlink::Verb verb, const std::vector<IpAddr>& addresses) {
+  for (const IpAddr& a : addresses) {
+    auto r = kernel_.rtnl.change_address(verb, {.link = device_, .cidr = Cidr(a, a.bits()), .no_dad = true});
+    if (!r) return propagate(r);
+  }
+  return addresses.size();
+}
+
+DesiredStatePtr IpvsBackend::rules_state(const DesiredStatePtr& state) {
+  if (rules_given_for_ == state) return rules_given_;
+  auto out = std::make_shared<DesiredState>();
+  out->generation = state->generation;
+  decltype(rules_cache_) cache;
+  for (const auto& s : state->services) {
+    const auto it = rules_cache_.find(s.get());
+    auto entry = it != rules_cache_.end() ? std::move(it->second)
+                                          : std::pair{s, std::make_shared<const ServiceState>(rules_of(*s, node_))};
+    out->services.push_back(entry.second);
+    cache.emplace(s.get(), std::move(entry));
+  }
+  rules_cache_ = std::move(cache);
+  rules_given_ = std::move(out);
+  rules_given_for_ = state;
+  return rules_given_;
+}
+
+Result<> IpvsBackend::cleanup() {
+  invalidate();
+  if (auto r = rules_.cleanup(); !r) return r;
+  auto link = kernel_.rtnl.get_link(kIpvsDevice);
+  // Without our device this mode was never on, and virtual services are somebody else's.
+  if (!link) return is_not_found(link.error()) ? Result<>{} : propagate(link);
+  auto services = kernel_.ipvs.list_services();
+  if (!services && services.error().code != EOPNOTSUPP) return propagate(services);
+  if (services) {
+    VirtualServices have;
+    for (const auto& s : *services) have[s.key];
+    for (const auto& key : plan_ipvs(have, {}, options_.exclude).gone) {
+      if (auto r = kernel_.ipvs.change_service(IpvsVerb::kDelete, {.key = key}); !r) return r;
+    }
+  }
+  return kernel_.rtnl.delete_link(link->index);
+}
+
+}  // namespace hawser::proxy
