@@ -117,6 +117,12 @@ void add_wireguard_flags(CLI::App& app, Flags& f) {
       ->envname("WIREGUARD_KEY_FILE");
 }
 
+// A flag whose default depends on others. CLI11 would make an optional<bool> that is not given false.
+void add_choice(CLI::App& app, const char* names, std::optional<bool>& into, const char* text) {
+  app.add_flag_function(
+      names, [&into](std::int64_t count) { into = count > 0; }, text);
+}
+
 void add_flags(CLI::App& app, Flags& f) {
   auto& o = f.options;
   app.set_version_flag("--version", "hawser-overlayd " HAWSER_VERSION);
@@ -130,12 +136,13 @@ void add_flags(CLI::App& app, Flags& f) {
   app.add_option("--run-dir", o.paths.run_dir, "folder of node.json and the address store")->capture_default_str();
   app.add_option("--subnet-file", o.paths.subnet_file, "flannel's subnet.env; default <run-dir>/subnet.env");
   app.add_option("--cni-conf-dir", o.paths.cni_conf_dir, "folder for 10-hawser.conflist; without it none is written");
-  app.add_flag("--ip-masq,!--no-ip-masq", f.ip_masq, "masquerade pod traffic that leaves the cluster (default: yes)");
+  add_choice(app, "--ip-masq,!--no-ip-masq", f.ip_masq,
+             "masquerade pod traffic that leaves the cluster (default: yes)");
   app.add_flag("--ip-masq-fully-random-disable", f.keep_port_order, "masquerade with source ports in order");
   app.add_option("--non-masquerade-cidr", f.non_masquerade, "destination that sees pod addresses; repeatable")
       ->delimiter(',');
-  app.add_flag("--ip-blackhole-route,!--no-ip-blackhole-route", f.blackhole,
-               "refuse packets to addresses of this node's range that no pod has (default: yes)");
+  add_choice(app, "--ip-blackhole-route,!--no-ip-blackhole-route", f.blackhole,
+             "refuse packets to addresses of this node's range that no pod has (default: yes)");
   app.add_option("--probe-seconds", f.probe_seconds, "time between probes of the data path to each peer; 0: none")
       ->check(CLI::Range(0, 3600))
       ->capture_default_str();

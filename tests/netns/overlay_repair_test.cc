@@ -20,10 +20,6 @@ namespace {
 using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 
-constexpr const char* kState =
-    "ip -o addr | sed 's/valid_lft.*//'; ip -o link | sed 's/state [A-Z]*//'; ip route; ip -6 route; ip neigh show nud "
-    "permanent; bridge fdb; nft list ruleset; sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding";
-
 class RepairTest : public OverlayNet {
  protected:
   void SetUp() override { build(false); }
@@ -59,26 +55,49 @@ class RepairTest : public OverlayNet {
   std::optional<Host> pod1_, pod2_;
 };
 
+// The daemon itself, both families, all its files; then --cleanup. What a node has is compared byte for byte, all
+// sysctls of its network and the folders included.
 TEST_F(RepairTest, CleanUpLeavesTheNodeAsItWas) {
   const auto& host = node(1).host();
-  ASSERT_TRUE(
-      host.ok("nft add table ip foreign; nft add chain ip foreign c; ip route add 172.16.0.0/12 via 192.0.2.12"));
-  const auto before = host.sh(kState);
-  start_all();
-  ASSERT_TRUE(eventually([&] { return node(1).status().ready; }));
-  EXPECT_NE(host.sh(kState), before);
-  node(1).stop();
-  host.run([&] {
-    auto rtnl = netlink::KernelRtnl::open();
-    auto nft = nft::KernelNft::open();
-    ASSERT_TRUE(rtnl && nft);
-    ASSERT_TRUE(remove_files(node(1).options.paths));
-    for (int family : {AF_INET, AF_INET6}) ASSERT_TRUE(remove(*rtnl, family, 1));
-    ASSERT_TRUE(remove_masquerade(**nft));
-    ASSERT_TRUE(restore_sysctls(node(1).options.paths));
-  });
-  EXPECT_EQ(host.sh(kState), before);
-  EXPECT_EQ(node(1).count("ls -A " + node(1).files()), 0) << host.sh("ls -A " + node(1).files());
+  const auto folder = node(1).files();
+  const auto state = [&] {
+    return host.sh(
+        "ip -o addr | sed 's/valid_lft.*//'; ip -o link | sed 's/state [A-Z]*//'; ip -4 route show table all; ip -6 "
+        "route show table all | sed 's/expires [0-9]*sec//'; ip rule; ip -6 rule; ip neigh show nud permanent; bridge "
+        "fdb; nft list ruleset; sysctl -a -r '^net[.](ipv4|ipv6|core|bridge)' 2>/dev/null | grep -v "
+        "'stat_refresh\\|flow_limit\\|somaxconn'; cd " +
+        folder + " && find . -type f -exec sha256sum {} + | sort; find . | sort");
+  };
+  ASSERT_TRUE(host.ok(
+      "nft add table ip foreign; nft add chain ip foreign c; ip route add 172.16.0.0/12 via 192.0.2.12; ip route add "
+      "unreachable 198.51.100.0/24; ip addr add 2001:db8::11/64 dev eth0 nodad; ip -6 route add 2001:db8:9::/48 via "
+      "2001:db8::12; ip link add foreign type bridge; ip neigh add 192.0.2.77 lladdr 02:00:00:00:00:77 dev eth0"));
+  ASSERT_TRUE(make_folders(folder + "/net.d") && make_folders(folder + "/run"));
+  ASSERT_TRUE(write_file(folder + "/net.d/87-foreign.conflist", "{}"));
+  const auto leases = folder + "/leases.json";
+  ASSERT_TRUE(write_file(leases, R"({"nodes":[
+{"name":"node-1","podCIDRs":["10.244.1.0/24","fd00:1::/64"],"publicIP":"192.0.2.11","publicIPv6":"2001:db8::11"},
+{"name":"node-2","podCIDRs":["10.244.2.0/24","fd00:2::/64"],"publicIP":"192.0.2.12","publicIPv6":"2001:db8::12"}]})"));
+  // The kernel's own detection of duplicate addresses must be over.
+  ASSERT_TRUE(eventually([&] { return host.sh("ip -o addr show tentative").empty(); }));
+  const auto before = state();
+  const auto flags = fmt::format("--run-dir={0}/run --cni-conf-dir={0}/net.d", folder);
+  int status = 0;
+  const auto out = host.sh(fmt::format("timeout 20 sh -c '{} {} --subnets-file={} --node-name=node-1 --iface=eth0 "
+                                       "--cluster-cidr=10.244.0.0/16,fd00::/16 --healthz-bind \"\" & p=$!; "
+                                       "while [ ! -e {}/net.d/10-hawser.conflist ]; do sleep 0.02; done; kill $p; "
+                                       "wait $p' 2>&1",
+                                       HAWSER_OVERLAYD, flags, leases, folder),
+                           &status);
+  ASSERT_EQ(status, 0) << out;
+  const auto during = state();
+  for (const char* made : {"flannel.1", "flannel-v6.1", "hawser-masq", "ip_forward = 1", "10-hawser.conflist"})
+    EXPECT_THAT(during, HasSubstr(made)) << out;
+  for (int i = 0; i < 2; i++) {
+    EXPECT_TRUE(host.ok(std::string(HAWSER_OVERLAYD) + " --cleanup " + flags))
+        << "a second time there is nothing to do";
+    EXPECT_EQ(state(), before);
+  }
 }
 
 // Appendix A 4: flannel's new device has no peers. Under traffic, and with the time it takes.
