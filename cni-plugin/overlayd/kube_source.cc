@@ -127,10 +127,10 @@ Result<> KubeSource::publish_now() {
   if (!patch) return {};
   auto answer = client_.patch(kube::kNodes, "", options_.node, kube::PatchType::kStrategic, *patch, "status");
   // Some servers keep metadata out of the status subresource.
-  if (answer && (*answer) && publication_patch(**answer, *wanted, system_clock().wall()) &&
-      kube::find(patch->get_object(), {"metadata"}))
+  const auto rest = answer && *answer ? publication_patch(**answer, *wanted, system_clock().wall()) : std::nullopt;
+  if (const auto* metadata = rest ? kube::find(rest->get_object(), {"metadata"}) : nullptr)
     answer = client_.patch(kube::kNodes, "", options_.node, kube::PatchType::kStrategic,
-                           kube::Object{{"metadata", *kube::find(patch->get_object(), {"metadata"})}});
+                           kube::Object{{"metadata", *metadata}});
   if (!answer) {
     log::warn("publish the lease of node {}: {}", options_.node, answer.error().text);
     return propagate(answer);
