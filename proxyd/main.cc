@@ -43,7 +43,14 @@ struct Flags {
   bool verbose = false;
 };
 
-// What the flags are called whose table row has no help of its own: those that have no effect stay out of --help.
+// Of flags that no field stands for.
+std::string help_of(std::string_view flag) {
+  if (flag == "master") return "the API server, over what the kubeconfig says";
+  if (flag == "service-cidr") return "where cluster IPs come from; an address there without a Service is silent";
+  if (flag == "icmp-echo") return "cluster IPs answer pings";
+  return "only the port of that address; 0: none";
+}
+
 void add_flags(CLI::App& app, Flags& f, std::vector<std::pair<std::string, CLI::Option*>>& from_table) {
   app.set_version_flag("--version", "hawser-proxyd " HAWSER_VERSION);
   app.add_option("--config", f.config, "KubeProxyConfiguration file (kubeproxy.config.k8s.io/v1alpha1)");
@@ -60,9 +67,8 @@ void add_flags(CLI::App& app, Flags& f, std::vector<std::pair<std::string, CLI::
     if (names == "--hostname-override") names += ",--node-name";
     auto* option = s.type == proxy::Type::kBool ? app.add_flag(names) : app.add_option(names);
     if (s.type != proxy::Type::kBool) option->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-    const std::string of = *s.field ? s.field : "what it says";
-    option->group(*s.unused ? "Accepted, without effect" : "As kube-proxy's");
-    option->description(*s.unused ? s.unused : "sets " + of);
+    option->group(*s.unused ? "Accepted, without effect" : "As kube-proxy's, or in the configuration file");
+    option->description(*s.unused ? s.unused : *s.field ? std::string("sets ") + s.field : help_of(s.flag));
     from_table.emplace_back(s.flag, option);
   }
 }

@@ -13,7 +13,9 @@ namespace {
 
 // Of the flags, those that count beside a file.
 bool beside_file(std::string_view flag) {
-  return flag == "hostname-override" || flag == "master" || flag == "v";
+  // The last two are ours: no field of the file could say them.
+  return flag == "hostname-override" || flag == "master" || flag == "v" || flag == "service-cidr" ||
+         flag == "icmp-echo";
 }
 
 std::string place(const Setting& s) {

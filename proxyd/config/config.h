@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Config: what proxyd was told, by kube-proxy's rules of precedence: a file given with --config is the whole
-// configuration, and of the flags beside it only --hostname-override, --master and -v count; without a file the flags
-// are. Pure: texts in, values out. Any thread once made.
+// configuration, and of the flags beside it only --hostname-override, --master, -v and our own count; without a file
+// the flags are. Pure: texts in, values out. Any thread once made.
 #pragma once
 
 #include <map>

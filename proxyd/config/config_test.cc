@@ -7,6 +7,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "lib/base/atomic_file.h"
+#include "lib/testing/golden.h"
 #include "proxyd/config/options.h"
 
 namespace hawser::proxy {
@@ -112,6 +114,25 @@ TEST(ParseConfig, TakesWhatKubeadmWritesWithoutAWord) {
   EXPECT_EQ(o->traffic.masquerade_mark, 0x4000u);
   EXPECT_EQ(o->sync_period, 30s);
   EXPECT_EQ(o->conntrack, ConntrackSettings{});
+}
+
+// The manifest in deploy/ must hold a configuration that this program takes.
+TEST(ParseConfig, TakesTheManifests) {
+  auto manifest = read_file(testing::source_path("deploy/kubernetes/hawser-proxyd.yaml"));
+  ASSERT_TRUE(manifest) << manifest.error().text;
+  const std::string begin = "config.conf: |\n";
+  auto text = manifest->substr(manifest->find(begin) + begin.size());
+  text = text.substr(0, text.find("---"));
+  auto c = resolve_config(
+      text,
+      {{"master", "https://192.0.2.10:6443"}, {"icmp-echo", "true"}, {"service-cidr", "10.96.0.0/16,fd00:96::/112"}});
+  ASSERT_TRUE(c) << c.error().text;
+  auto o = make_options(*c);
+  ASSERT_TRUE(o) << o.error().text;
+  EXPECT_THAT(c->notes, IsEmpty());
+  EXPECT_EQ(o->traffic.cluster_cidrs.size(), 1u);
+  EXPECT_EQ(o->traffic.service_cidrs.size(), 2u);
+  EXPECT_TRUE(o->traffic.icmp_echo);
 }
 
 TEST(ParseConfig, NamesLineAndField) {

@@ -147,6 +147,9 @@ Result<ProxyOptions> make_options(Config& c) {
     o.oom_score = static_cast<int>(c.number("oomScoreAdj"));
     if (*o.oom_score < -1000 || *o.oom_score > 1000) return fail(EINVAL, "oomScoreAdj: want -1000 to 1000");
   }
+  o.traffic.icmp_echo = c.flag("--icmp-echo");
+  if (auto r = add_cidrs("--service-cidr", split_list(c.text("--service-cidr")), o.traffic.service_cidrs); !r)
+    return propagate(r);
   for (auto r : {read_mode(c), read_detect_local(c, o), read_masquerade(c, o.traffic), read_node_port_addresses(c, o),
                  read_conntrack(c, o.conntrack), read_periods(c, o)})
     if (!r) return propagate(r);

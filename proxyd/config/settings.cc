@@ -16,7 +16,8 @@ constexpr const char* kJson = "the API is spoken in JSON";
 constexpr const char* kProfile = "there is no profiler inside; use perf";
 constexpr const char* kGates = "what the gates switch is decided here by what the Services say";
 
-// In the order in which --write-config-to writes them; a section's fields stand together.
+// Of the flags without a field, --service-cidr and --icmp-echo are ours. In the order in which --write-config-to writes
+// them; a section's fields stand together.
 constexpr Setting kSettings[] = {
     {"featureGates", "feature-gates", Type::kSwitches, nullptr, kGates},
     {"clientConnection.kubeconfig", "kubeconfig", Type::kText, "", ""},
@@ -83,6 +84,8 @@ constexpr Setting kSettings[] = {
     {"", "healthz-port", Type::kInt, nullptr, ""},
     {"", "metrics-port", Type::kInt, nullptr, ""},
     {"", "master", Type::kText, "", ""},
+    {"", "service-cidr", Type::kText, "", ""},
+    {"", "icmp-echo", Type::kBool, "false", ""},
     {"", "cleanup-ipvs", Type::kBool, "true", "--cleanup-kube-proxy decides what is removed besides our own"},
     {"", "cleanup-iptables", Type::kBool, "true", "--cleanup-kube-proxy decides what is removed besides our own"},
     {"", "alsologtostderr", Type::kBool, "false", kLog},
