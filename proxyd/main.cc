@@ -9,6 +9,7 @@
 #include <boost/json/serialize.hpp>
 #include <fcntl.h>
 #include <malloc.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "lib/base/atomic_file.h"
@@ -17,11 +18,14 @@
 #include "lib/base/sysctl.h"
 #include "lib/kube/event_recorder.h"
 #include "lib/kube/http_client.h"
+#include "lib/netlink/ipvs.h"
 #include "lib/netlink/rtnl_kernel.h"
 #include "lib/nft/kernel_nft.h"
 #include "lib/nft/monitor.h"
 #include "proxyd/config/options.h"
 #include "proxyd/daemon.h"
+#include "proxyd/ipvs/ipvs_backend.h"
+#include "proxyd/ipvs/options.h"
 #include "proxyd/nft/nft_backend.h"
 #include "proxyd/takeover/kube_proxy.h"
 
@@ -169,8 +173,16 @@ Result<bool> wait_for_end(const Flags& f, TerminationSignals& signals, proxy::He
   }
 }
 
+proxy::IpvsKernel ipvs_kernel(nft::NftRunner& nft, netlink::Rtnl& rtnl, netlink::Ipvs& ipvs) {
+  utsname name{};
+  uname(&name);
+  const auto set = [](const std::string& key, const std::string& value) { return sysctl::ensure(key, value); };
+  return {ipvs, rtnl, nft, set, name.release};
+}
+
 // True to be called again with the configuration read anew.
-Result<bool> serve(const Flags& f, proxy::ProxyOptions& o, TerminationSignals& signals) {
+Result<bool> serve(const Flags& f, proxy::ProxyOptions& o, const std::optional<proxy::IpvsSettings>& ipvs_settings,
+                   TerminationSignals& signals) {
   auto node = node_name(o);
   if (!node) return propagate(node);
   auto config = client_config(o);
@@ -181,6 +193,11 @@ Result<bool> serve(const Flags& f, proxy::ProxyOptions& o, TerminationSignals& s
   if (!nft) return propagate(nft);
   auto rtnl = netlink::KernelRtnl::open();
   if (!rtnl) return propagate(rtnl);
+  auto ipvs = netlink::KernelIpvs::open();
+  if (!ipvs) return propagate(ipvs);
+  if (ipvs_settings) {
+    if (auto r = proxy::check_kernel(*ipvs); !r) return propagate(r);
+  }
   auto conntrack = proxy::KernelConntrack::open();
   if (!conntrack) return propagate(conntrack);
   metrics::Registry registry;
@@ -188,7 +205,11 @@ Result<bool> serve(const Flags& f, proxy::ProxyOptions& o, TerminationSignals& s
   auto ready = await_node(**client, *node, signals, o);
   if (!ready) return propagate(ready);
   if (!*ready) return false;
-  proxy::NftBackend backend(**nft, o.traffic);
+  std::unique_ptr<proxy::Backend> backend;
+  if (ipvs_settings)
+    backend = std::make_unique<proxy::IpvsBackend>(ipvs_kernel(**nft, *rtnl, *ipvs), o.traffic, ipvs_settings->options);
+  else
+    backend = std::make_unique<proxy::NftBackend>(**nft, o.traffic);
   kube::EventRecorder events(**client, "hawser-proxyd", *node);
   const auto problem = [&](const kube::Resource& kind, const kube::Object& o, const std::string& text) {
     // Longer names than the API allows would only be refused again.
@@ -200,19 +221,20 @@ Result<bool> serve(const Flags& f, proxy::ProxyOptions& o, TerminationSignals& s
                         .audit_interval = o.sync_period,
                         .node_port_addresses = o.traffic.node_port_addresses,
                         .on_problem = problem},
-                       **client, {backend, *conntrack, *rtnl}, registry);
+                       **client, {*backend, *conntrack, *rtnl}, registry);
   auto health = proxy::HealthServers::start({.healthz_bind = o.healthz_bind,
                                              .metrics_bind = o.metrics_bind,
                                              .hard_fail = o.bind_hard_fail,
                                              .node = *node,
-                                             .mode = std::string(backend.name()),
+                                             .mode = std::string(backend->name()),
                                              .configz = o.configz},
                                             daemon.health(), registry);
   if (!health) return propagate(health);
   auto monitor = nft::NftMonitor::start(proxy::kTable, (*nft)->port_id(), [&] { daemon.table_changed(); });
   if (!monitor) return propagate(monitor);
   const kube::Object about{{"apiVersion", "v1"}, {"kind", "Node"}, {"metadata", {{"name", *node}, {"uid", *node}}}};
-  events.record(kube::kNodes, about, {.reason = "Starting", .message = "Service rules by nftables"});
+  events.record(kube::kNodes, about,
+                {.reason = "Starting", .message = fmt::format("Service rules by {}", backend->name())});
   daemon.start();
   auto again = wait_for_end(f, signals, **health);
   monitor->reset();
@@ -223,13 +245,20 @@ Result<bool> serve(const Flags& f, proxy::ProxyOptions& o, TerminationSignals& s
 Result<> cleanup(const Flags& f) {
   auto nft = nft::KernelNft::open();
   if (!nft) return propagate(nft);
-  if (f.cleanup)
-    if (auto r = proxy::NftBackend(**nft, {}).cleanup(); !r) return r;
-  if (!f.cleanup_kube_proxy) return {};
   auto rtnl = netlink::KernelRtnl::open();
   if (!rtnl) return propagate(rtnl);
   auto ipvs = netlink::KernelIpvs::open();
   if (!ipvs) return propagate(ipvs);
+  if (f.cleanup) {
+    auto config = read_config(f);
+    if (!config) return propagate(config);
+    auto settings = proxy::ipvs_settings(*config);
+    if (!settings) return propagate(settings);
+    // Of both modes: this one's leaves nothing of the rules either.
+    const auto options = *settings ? (*settings)->options : proxy::IpvsOptions{};
+    if (auto r = proxy::IpvsBackend(ipvs_kernel(**nft, *rtnl, *ipvs), {}, options).cleanup(); !r) return r;
+  }
+  if (!f.cleanup_kube_proxy) return {};
   auto did = proxy::remove_kube_proxy({**nft, *rtnl, *ipvs});
   if (!did) return propagate(did, "--cleanup-kube-proxy");
   for (const auto& part : *did) log::info("removed of kube-proxy: {}", part);
@@ -245,6 +274,12 @@ Result<> run(const Flags& f) {
     if (!config) return propagate(config);
     auto options = proxy::make_options(*config);
     if (!options) return propagate(options);
+    auto ipvs = proxy::ipvs_settings(*config);
+    if (!ipvs) return propagate(ipvs);
+    if (*ipvs) {
+      options->sync_period = (*ipvs)->sync_period;
+      options->min_sync_period = (*ipvs)->min_sync_period;
+    }
     if (!f.write_config_to.empty()) return write_file(f.write_config_to, proxy::config_yaml(*config));
     log::init("proxyd", f.verbose || options->verbosity >= kDebugVerbosity ? log::Level::kDebug : log::Level::kInfo);
     for (const auto& note : config->notes) log::info("{}", note);
@@ -252,7 +287,7 @@ Result<> run(const Flags& f) {
         boost::json::serialize(boost::json::object{{"kubeproxy.config.k8s.io", proxy::config_json(*config)}});
     set_kernel(*options);
     if (f.init_only) return {};
-    auto again = serve(f, *options, *signals);
+    auto again = serve(f, *options, *ipvs, *signals);
     if (!again) return propagate(again);
     if (!*again) return {};
   }

@@ -93,8 +93,10 @@ bool is_quiet(const Setting& s, const Value& v) {
 }
 
 void note_unused(Config& c) {
+  const bool ipvs = c.text("mode") == "ipvs";
   for (const Setting& s : settings()) {
     if (!*s.unused || !c.given(place(s)) || is_quiet(s, *c.get(place(s)))) continue;
+    if (ipvs && std::string_view(s.field).starts_with("ipvs.")) continue;
     c.notes.push_back(fmt::format("{} has no effect: {}", place(s), s.unused));
   }
 }

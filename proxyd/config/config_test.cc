@@ -238,6 +238,9 @@ TEST(MakeOptions, ReadsModesAndAddresses) {
   auto c = resolve_config(std::nullopt, {{"proxy-mode", "iptables"}});
   ASSERT_TRUE(c && make_options(*c));
   EXPECT_THAT(c->notes, ElementsAre(HasSubstr("mode iptables is served by nftables")));
+  c = resolve_config(std::nullopt, {{"proxy-mode", "ipvs"}, {"ipvs-scheduler", "lc"}, {"iptables-sync-period", "1s"}});
+  ASSERT_TRUE(c && make_options(*c));
+  EXPECT_THAT(c->notes, ElementsAre(HasSubstr("iptables.syncPeriod has no effect")));
 }
 
 TEST(MakeOptions, RefusesWhatCannotBe) {

@@ -22,14 +22,14 @@ Result<> add_cidrs(std::string_view field, const Value& texts, std::vector<Cidr>
 
 Result<> read_mode(Config& c) {
   const std::string mode = c.text("mode");
-  if (mode.empty() || mode == "nftables") return {};
-  if (mode == "iptables" || mode == "ipvs") {
-    c.notes.push_back(fmt::format("mode {} is served by nftables, with the same behaviour for Services", mode));
+  if (mode.empty() || mode == "nftables" || mode == "ipvs") return {};
+  if (mode == "iptables") {
+    c.notes.push_back("mode iptables is served by nftables, with the same behaviour for Services");
     return {};
   }
   if (mode == "userspace") return fail(EINVAL, "mode: userspace has been removed from Kubernetes; want nftables");
   if (mode == "kernelspace") return fail(EINVAL, "mode: kernelspace is for Windows; want nftables");
-  return fail(EINVAL, "mode: \"{}\", want nftables, or iptables or ipvs, which nftables serves too", mode);
+  return fail(EINVAL, "mode: \"{}\", want nftables or ipvs, or iptables, which nftables serves too", mode);
 }
 
 Result<> read_detect_local(Config& c, ProxyOptions& o) {

@@ -7,7 +7,7 @@ namespace hawser::proxy {
 namespace {
 
 constexpr const char* kNoIptables = "there are no iptables rules to write again: a sync costs what changed";
-constexpr const char* kNoIpvs = "Services are served by nftables, not by IPVS";
+constexpr const char* kNoIpvs = "it counts under mode ipvs only";
 constexpr const char* kWindows = "it is for Windows";
 constexpr const char* kLog = "the log goes to stderr, one line an event";
 constexpr const char* kUserspace = "it is for the userspace mode, which Kubernetes has removed";

@@ -48,8 +48,8 @@ void IpvsBackend::invalidate() {
   rules_.invalidate();
 }
 
-Result<> IpvsBackend::check_kernel() {
-  auto services = kernel_.ipvs.list_services();
+Result<> check_kernel(netlink::Ipvs& ipvs) {
+  auto services = ipvs.list_services();
   if (!services) return propagate(services, "mode ipvs");
   return {};
 }
@@ -94,7 +94,7 @@ Result<SyncReport> IpvsBackend::sync(const DesiredStatePtr& state, bool read) {
 
 Result<> IpvsBackend::set_up_kernel() {
   // Asking loads the module, which the settings below belong to.
-  if (auto r = check_kernel(); !r) return r;
+  if (auto r = check_kernel(kernel_.ipvs); !r) return r;
   auto device = ensure_device();
   if (!device) return propagate(device);
   device_ = *device;

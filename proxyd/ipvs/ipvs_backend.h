@@ -30,6 +30,9 @@ struct IpvsKernel {
   std::string release;  // of the kernel, as uname gives it
 };
 
+// Whether this kernel can do it; the error names what it lacks.
+Result<> check_kernel(netlink::Ipvs& ipvs);
+
 class IpvsBackend final : public Backend {
  public:
   IpvsBackend(IpvsKernel kernel, TrafficOptions traffic, IpvsOptions options, Clock& clock = system_clock());
@@ -38,9 +41,6 @@ class IpvsBackend final : public Backend {
   Result<SyncReport> apply(const DesiredStatePtr& state) override;
   void invalidate() override;
   Result<> cleanup() override;
-
-  // Whether this kernel can do it; the error names what it lacks.
-  Result<> check_kernel();
 
  private:
   Result<> set_up_kernel();

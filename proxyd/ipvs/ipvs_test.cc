@@ -13,6 +13,7 @@
 #include "lib/nft/fake_nft.h"
 #include "lib/testing/golden.h"
 #include "proxyd/ipvs/ipvs_backend.h"
+#include "proxyd/ipvs/options.h"
 
 namespace hawser::proxy {
 namespace {
@@ -138,6 +139,37 @@ TEST(IpvsPlan, AddressesThatTheNodeHasAreNotOurs) {
                          .cluster_ips = {ip("10.96.0.1"), ip("fd00:96::1")}}});
   EXPECT_THAT(device_addresses(*s, kNode), ElementsAre(ip("10.96.0.1"), ip("fd00:96::1")));
   EXPECT_THAT(rules_of(*s->services[0], kNode).cluster_ips, ElementsAre(ip("10.96.0.1"), ip("fd00:96::1")));
+}
+
+TEST(IpvsSettings, AreReadUnderTheirModeOnly) {
+  const auto read = [](std::vector<GivenFlag> flags) {
+    auto c = resolve_config(std::nullopt, flags);
+    EXPECT_TRUE(c) << c.error().text;
+    return ipvs_settings(*c);
+  };
+  EXPECT_FALSE(*read({{"ipvs-scheduler", "nonsense"}}));
+  const auto s = *read({{"proxy-mode", "ipvs"},
+                        {"ipvs-scheduler", "lc"},
+                        {"ipvs-exclude-cidrs", "198.51.100.7/24"},
+                        {"ipvs-strict-arp", "true"},
+                        {"ipvs-udp-timeout", "1500ms"},
+                        {"ipvs-sync-period", "1m"}});
+  ASSERT_TRUE(s);
+  EXPECT_EQ(s->options.scheduler, "lc");
+  EXPECT_THAT(s->options.exclude, ElementsAre(*Cidr::parse("198.51.100.0/24")));
+  EXPECT_TRUE(s->options.strict_arp);
+  EXPECT_EQ(s->options.timeouts, (netlink::IpvsTimeouts{.udp_seconds = 2}));
+  EXPECT_EQ(s->sync_period, std::chrono::minutes(1));
+  EXPECT_EQ(s->min_sync_period, std::chrono::milliseconds(5));
+  for (auto [flag, text, why] : {std::tuple{"ipvs-scheduler", "x", "ipvs.scheduler: \"x\", want one of"},
+                                 {"ipvs-exclude-cidrs", "x", "ipvs.excludeCIDRs"},
+                                 {"ipvs-tcp-timeout", "-1s", "ipvs.tcpTimeout"},
+                                 {"ipvs-min-sync-period", "1h", "ipvs.minSyncPeriod"},
+                                 {"ipvs-sync-period", "-1s", "ipvs.syncPeriod"}}) {
+    auto r = read({{"proxy-mode", "ipvs"}, {flag, text}});
+    ASSERT_FALSE(r) << flag;
+    EXPECT_THAT(r.error().text, HasSubstr(why));
+  }
 }
 
 class IpvsBackendTest : public ::testing::Test {
