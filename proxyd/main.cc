@@ -24,6 +24,7 @@
 #include "lib/nft/monitor.h"
 #include "proxyd/config/options.h"
 #include "proxyd/daemon.h"
+#include "proxyd/inspect/inspector.h"
 #include "proxyd/ipvs/ipvs_backend.h"
 #include "proxyd/ipvs/options.h"
 #include "proxyd/nft/nft_backend.h"
@@ -222,12 +223,15 @@ Result<bool> serve(const Flags& f, proxy::ProxyOptions& o, const std::optional<p
                         .node_port_addresses = o.traffic.node_port_addresses,
                         .on_problem = problem},
                        **client, {*backend, *conntrack, *rtnl}, registry);
+  auto inspect = proxy::inspect_kernel(backend->name(), daemon.tracker(), daemon.health(), o.traffic);
+  if (!inspect) return propagate(inspect);
   auto health = proxy::HealthServers::start({.healthz_bind = o.healthz_bind,
                                              .metrics_bind = o.metrics_bind,
                                              .hard_fail = o.bind_hard_fail,
                                              .node = *node,
                                              .mode = std::string(backend->name()),
-                                             .configz = o.configz},
+                                             .configz = o.configz,
+                                             .more = std::move(*inspect)},
                                             daemon.health(), registry);
   if (!health) return propagate(health);
   auto monitor = nft::NftMonitor::start(proxy::kTable, (*nft)->port_id(), [&] { daemon.table_changed(); });
