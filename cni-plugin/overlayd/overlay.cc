@@ -56,23 +56,38 @@ Result<Tables> read_tables(Rtnl& rtnl) {
 
 struct Chosen {
   int index = 0;
-  IpAddr address;  // invalid: any of the link
+  IpAddr address;       // invalid: any of the link
+  bool usable = false;  // it has an address of the family
 };
 
-// The link whose name, or one of whose addresses of `family`, `fits`.
+bool has_address(const Tables& t, int link, int family) {
+  return std::ranges::any_of(t.addresses, [&](const Address& a) {
+    return a.link == link && a.cidr.family() == family && routable(a.cidr.addr());
+  });
+}
+
+// The link whose name, or one of whose addresses of `family`, `fits`; rather one that is usable.
 std::optional<Chosen> choose(const Tables& t, int family, const std::function<bool(const std::string&)>& fits) {
+  std::optional<Chosen> found;
   for (const auto& l : t.links) {
-    if (fits(l.name)) return Chosen{l.index, {}};
+    if (!fits(l.name) || (found && found->usable)) continue;
+    const bool usable = has_address(t, l.index, family);
+    if (usable || !found) found = Chosen{l.index, {}, usable};
   }
+  if (found && found->usable) return found;
   for (const auto& a : t.addresses) {
-    if (a.cidr.family() == family && fits(a.cidr.addr().text())) return Chosen{a.link, a.cidr.addr()};
+    if (a.cidr.family() == family && fits(a.cidr.addr().text())) return Chosen{a.link, a.cidr.addr(), true};
   }
-  return std::nullopt;
+  return found;
 }
 
 Result<Chosen> by_rule(const Tables& t, int family, const IfaceChoice& choice) {
+  // Where the families have links of their own, each finds its own among those that were named.
+  std::optional<Chosen> unusable;
   for (const auto& name : choice.names) {
-    if (auto c = choose(t, family, [&](const std::string& s) { return s == name; })) return *c;
+    auto c = choose(t, family, [&](const std::string& s) { return s == name; });
+    if (c && c->usable) return *c;
+    if (!unusable) unusable = c;
   }
   for (const auto& text : choice.regexes) {
     regex_t compiled;
@@ -80,8 +95,10 @@ Result<Chosen> by_rule(const Tables& t, int family, const IfaceChoice& choice) {
       return fail(EINVAL, "--iface-regex \"{}\": is no regular expression", text);
     auto c = choose(t, family, [&](const std::string& s) { return regexec(&compiled, s.c_str(), 0, nullptr, 0) == 0; });
     regfree(&compiled);
-    if (c) return *c;
+    if (c && c->usable) return *c;
+    if (!unusable) unusable = c;
   }
+  if (unusable) return *unusable;  // the caller says what it lacks
   if (choice.can_reach && choice.can_reach.family() == family) {
     const auto* r = route_to(t.routes, choice.can_reach);
     if (r && r->link != 0) return Chosen{r->link, r->source};

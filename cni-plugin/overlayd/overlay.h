@@ -10,7 +10,8 @@
 
 namespace hawser::overlay {
 
-// Which interface tunnels use (FEATURES O42). The first rule that names one wins, in this order; empty: none given.
+// Which interface tunnels use (FEATURES O42). The first rule that names one with an address of the family wins, in this
+// order; empty: none given.
 struct IfaceChoice {
   std::vector<std::string> names;    // a name or an address; the first that exists
   std::vector<std::string> regexes;  // POSIX extended, of a name or an address; the first that fits

@@ -264,6 +264,83 @@ TEST_F(SyncTest, UnderlayErrorsNameTheFlagOrTheInterface) {
   EXPECT_THAT(text(AF_INET6, {.names = {"bare"}}), HasSubstr("bare has no IPv6"));
 }
 
+// Three links: eth0 with the default route, eth1 with both families and two IPv4 addresses, six with IPv6 and its
+// default route only.
+TEST_F(SyncTest, TheInterfaceIsFoundByEachRule) {
+  const int eth1 = k_.add_hardware("eth1", 9000), six = k_.add_hardware("six", 1400);
+  auto give = [&](int link, const char* text) {
+    ASSERT_TRUE(k_.change_address(netlink::Verb::kAdd, {.link = link, .cidr = cidr(text)}));
+  };
+  give(eth1, "198.51.100.7/24"), give(eth1, "198.51.100.8/24"), give(eth1, "2001:db8:1::7/64");
+  give(eth1, "fe80::7/64"), give(six, "2001:db8:6::6/64"), give(six, "169.254.3.3/16");
+  auto route = [&](const char* dst, int link, const char* via, const char* source) {
+    netlink::Route r{.dst = cidr(dst), .link = link, .via = ip(via), .protocol = 3};
+    if (source) r.source = ip(source);
+    ASSERT_TRUE(k_.change_route(netlink::Verb::kAdd, r));
+  };
+  route("0.0.0.0/0", eth0_, "192.0.2.1", nullptr);
+  route("::/0", six, "2001:db8:6::1", nullptr);
+  route("203.0.113.0/24", eth1, "198.51.100.1", "198.51.100.8");
+  struct Case {
+    const char* what;
+    int family;
+    IfaceChoice choice;
+    IpAddr preferred;
+    int link;
+    const char* address;
+  };
+  for (const Case& c : {
+           Case{"default route", AF_INET, {}, {}, eth0_, "192.0.2.11"},
+           Case{"default route of that family", AF_INET6, {}, {}, six, "2001:db8:6::6"},
+           Case{"the node's own address", AF_INET, {}, ip("198.51.100.8"), eth1, "198.51.100.8"},
+           Case{"an address nobody has", AF_INET, {}, ip("192.0.2.200"), eth0_, "192.0.2.11"},
+           Case{"name", AF_INET, {.names = {"eth1"}}, {}, eth1, "198.51.100.7"},
+           Case{"name, and which address", AF_INET, {.names = {"eth1"}}, ip("198.51.100.8"), eth1, "198.51.100.8"},
+           Case{"address", AF_INET, {.names = {"198.51.100.8"}}, {}, eth1, "198.51.100.8"},
+           Case{"address over the node's own",
+                AF_INET,
+                {.names = {"198.51.100.8"}},
+                ip("192.0.2.11"),
+                eth1,
+                "198.51.100.8"},
+           Case{"the first that exists", AF_INET, {.names = {"eth9", "eth1", "eth0"}}, {}, eth1, "198.51.100.7"},
+           Case{"the first with that family", AF_INET, {.names = {"six", "eth1"}}, {}, eth1, "198.51.100.7"},
+           Case{"and with the other", AF_INET6, {.names = {"six", "eth1"}}, {}, six, "2001:db8:6::6"},
+           Case{"no link-local address", AF_INET6, {.names = {"eth1"}}, {}, eth1, "2001:db8:1::7"},
+           Case{"regular expression of a name", AF_INET, {.regexes = {"^wl", "^eth[1-9]$"}}, {}, eth1, "198.51.100.7"},
+           Case{"of an address", AF_INET, {.regexes = {"^198[.]51[.].*8$"}}, {}, eth1, "198.51.100.8"},
+           Case{"of many names", AF_INET6, {.regexes = {"six|eth"}}, {}, eth0_, "2001:db8::11"},
+           Case{"name before expression", AF_INET, {.names = {"eth0"}, .regexes = {"eth1"}}, {}, eth0_, "192.0.2.11"},
+           Case{"expression if no name is there",
+                AF_INET,
+                {.names = {"eth9"}, .regexes = {"eth1"}},
+                {},
+                eth1,
+                "198.51.100.7"},
+           Case{"can reach, with the route's source",
+                AF_INET,
+                {.can_reach = ip("203.0.113.5")},
+                {},
+                eth1,
+                "198.51.100.8"},
+           Case{"can reach by the default route", AF_INET, {.can_reach = ip("8.8.8.8")}, {}, eth0_, "192.0.2.11"},
+           Case{"can reach says nothing of the other family",
+                AF_INET6,
+                {.can_reach = ip("203.0.113.5")},
+                {},
+                six,
+                "2001:db8:6::6"},
+       }) {
+    auto u = find_underlay(k_, c.family, c.choice, c.preferred);
+    ASSERT_TRUE(u) << c.what << ": " << u.error().text;
+    EXPECT_EQ(u->index, c.link) << c.what;
+    EXPECT_EQ(u->address.text(), c.address) << c.what;
+  }
+  auto none = find_underlay(k_, AF_INET, {.names = {"six"}}, {});
+  ASSERT_FALSE(none);
+  EXPECT_THAT(none.error().text, HasSubstr("interface six has no IPv4 address"));
+}
+
 TEST(Masquerade, RulesReadAsTheTableInTheHeader) {
   MasqueradeSpec s{.own_pods = {cidr("10.244.1.0/24")},
                    .cluster = {cidr("10.244.0.0/16")},

@@ -46,6 +46,23 @@ TEST_F(DualStackTest, EachFamilyHasItsTunnelAndItsMtu) {
   EXPECT_TRUE(node(1).host().ok("ping -c1 -W5 10.244.2.0 && ping -c1 -W5 fd00:2::"));
 }
 
+// A node behind a translator: peers are told another address than the underlay's; what the annotation orders wins.
+TEST_F(DualStackTest, PeersAreToldThePublicAddresses) {
+  node(1).options.public_ips = {*IpAddr::parse("198.51.100.99"), *IpAddr::parse("2001:db8:99::99")};
+  for (auto& n : nodes_) n->start(api_);
+  EXPECT_TRUE(eventually([&] {
+    return entry(node(2), "flannel.1", "dst 198.51.100.99") && entry(node(2), "flannel-v6.1", "dst 2001:db8:99::99");
+  }));
+  annotate("node-1", "public-ip-overwrite", "203.0.113.9");
+  EXPECT_TRUE(eventually([&] { return entry(node(2), "flannel.1", "dst 203.0.113.9"); }));
+  EXPECT_TRUE(eventually([&] {
+    auto o = api_.get(kube::kNodes, "", "node-1");
+    return o && kube::str(**o, {"metadata", "annotations", "flannel.alpha.coreos.com/public-ip"}) == "203.0.113.9";
+  }));
+  EXPECT_TRUE(entry(node(2), "flannel-v6.1", "dst 2001:db8:99::99")) << "the other family's stays";
+  EXPECT_EQ(node(1).count("ip -d link show dev flannel.1 | grep 'local 192.0.2.11 '"), 1) << "packets leave as before";
+}
+
 // Appendix A 7: flannel loses the change of one family where the other is as it was.
 TEST_F(DualStackTest, AChangeOfOneFamilyIsSeen) {
   for (auto& n : nodes_) n->start(api_);
