@@ -64,14 +64,12 @@ Result<> read_masquerade(const Config& c, TrafficOptions& t) {
 Result<> read_node_port_addresses(const Config& c, ProxyOptions& o) {
   bool all = false;
   Value ranges;
-  o.traffic.localhost_node_ports = c.flag("iptables.localhostNodePorts");
   for (const auto& text : c.list("nodePortAddresses")) {
     if (text == "primary") {
       o.node_port_primary = true;
     } else if (text == "all") {
       all = true;
     } else if (text == "localhost") {
-      o.traffic.localhost_node_ports = true;
       ranges.insert(ranges.end(), {"127.0.0.0/8", "::1/128"});
     } else {
       ranges.push_back(text);

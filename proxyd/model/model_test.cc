@@ -528,9 +528,6 @@ TEST(TrafficOptions, NodePortAddresses) {
   EXPECT_TRUE(serves_node_ports(o, ip("192.0.2.11")));
   EXPECT_FALSE(serves_node_ports(o, ip("127.0.0.1")));
   EXPECT_FALSE(serves_node_ports(o, ip("::1")));
-  o.localhost_node_ports = true;
-  EXPECT_TRUE(serves_node_ports(o, ip("127.0.0.1")));
-  EXPECT_FALSE(serves_node_ports(o, ip("::1")));
   o.node_port_addresses = {*Cidr::parse("192.0.2.0/24")};
   EXPECT_TRUE(serves_node_ports(o, ip("192.0.2.11")));
   EXPECT_FALSE(serves_node_ports(o, ip("198.51.100.1")));

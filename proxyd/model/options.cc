@@ -45,8 +45,7 @@ std::vector<Cidr> without_nested(std::vector<Cidr> ranges) {
 }
 
 bool serves_node_ports(const TrafficOptions& o, const IpAddr& address) {
-  // Loopback of IPv6 never: kube-proxy does not either, and nothing could bring the answer back.
-  if (is_loopback(address) && !(o.localhost_node_ports && address.is_v4())) return false;
+  if (is_loopback(address)) return false;
   bool limited = false;
   for (const Cidr& c : o.node_port_addresses) {
     if (c.contains(address)) return true;

@@ -30,10 +30,9 @@ struct TrafficOptions {
   bool masquerade_all = false;             // everything to a cluster IP
   std::uint32_t masquerade_mark = 0x4000;  // one bit, 1 << masqueradeBit; kube-proxy's default is bit 14
   // Where node ports are served: those of this node's addresses that are in one of these. None of a family: on all of
-  // that family. Never on loopback, unless the next field says so.
-  // "primary" is the node's own addresses as /32 and /128, see parse_node_port_addresses().
+  // that family. Never on loopback: that would need route_localnet, which opens it to neighbours. "primary" is the
+  // node's own addresses as /32 and /128, see parse_node_port_addresses().
   std::vector<Cidr> node_port_addresses = {};
-  bool localhost_node_ports = false;     // node ports on 127.0.0.0/8 too, for processes of this node
   bool icmp_echo = false;                // cluster IPs answer pings [P31]
   std::vector<Cidr> service_cidrs = {};  // where cluster IPs come from; an address there that no Service has is silent
   // False: IPVS chooses endpoints and translates; the rules decide who may, and whose source is replaced.
