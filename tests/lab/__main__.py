@@ -34,6 +34,7 @@ Use it:
     kubectl expose deployment web --port=80 --target-port=8080 --type=NodePort
     ./quickstart exec node-1 curl -s http://CLUSTER-IP          a command on a node (or on: outside, control)
     ./quickstart exec pod/NAME ip addr                          a command of this machine in a pod's network
+    ./quickstart exec node-1 {cluster.binary('cli/hawser')} services    Services of a node, compared with its kernel
 Take it down:
     ./quickstart down""")
 
