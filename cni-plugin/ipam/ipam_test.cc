@@ -5,8 +5,10 @@
 #include <set>
 
 #include <boost/json/parse.hpp>
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include "cni-plugin/ipam/store.h"
 #include "lib/testing/temp_dir.h"
@@ -264,6 +266,27 @@ TEST_F(StoreTest, KeepOnlyIsGc) {
   EXPECT_EQ((*dropped)[1].owner, owner(3));
   EXPECT_EQ(open().list()->size(), 2u);
   EXPECT_EQ(open().available({subnet("10.1.2.0/29")}), 3u);
+}
+
+// Only the tags that were ever used are read; where they end is not known of a file from before that was noted.
+TEST(Store, FindsWhatIsHeldFarOutInOldAndNewFiles) {
+  hawser::testing::TempDir dir;
+  const auto range = subnet("fd00:1::/64");
+  {
+    auto store = Store::open(dir.path());
+    ASSERT_TRUE(store);
+    ASSERT_TRUE(store->take({{range}}, owner(1), {ip("fd00:1::ff00")}));
+  }
+  EXPECT_THAT(*Store::open(dir.path())->held_by(owner(1)), UnorderedElementsAre(ip("fd00:1::ff00")));
+  auto file = UniqueFd::open((dir.path() + "/pool-" + range.file_name()).c_str(), O_RDWR);
+  ASSERT_TRUE(file);
+  const std::uint32_t unknown = 0;
+  ASSERT_EQ(pwrite(file->get(), &unknown, sizeof unknown, offsetof(PoolHeader, tagged)), 4);
+  EXPECT_THAT(*Store::open(dir.path())->held_by(owner(1)), UnorderedElementsAre(ip("fd00:1::ff00")));
+  ASSERT_TRUE(Store::open(dir.path())->take({{range}}, owner(2), {}));
+  EXPECT_EQ(Store::open(dir.path())->list()->size(), 2u);
+  EXPECT_EQ(Store::open(dir.path())->give_back(owner(1))->size(), 1u);
+  EXPECT_EQ(Store::open(dir.path())->list()->size(), 1u);
 }
 
 }  // namespace

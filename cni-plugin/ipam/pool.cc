@@ -49,6 +49,7 @@ Result<> Pool::format(PoolFile& file, std::uint32_t slots, std::string_view boot
   PoolHeader h;
   h.slots = slots;
   h.cursor = slots - 1;  // the search starts after it: at slot 0
+  h.tagged = 1;          // the least that says it is known
   h.boot_id = boot_field(boot_id);
   return file.write(0, bytes_of(h));
 }
@@ -59,7 +60,8 @@ Result<Pool> Pool::open(std::unique_ptr<PoolFile> file, const Range& range, std:
   if (h.magic != kPoolMagic || h.version != kPoolVersion || h.slots != range.slots() ||
       h.boot_id != boot_field(boot_id))
     return fail(ESTALE, "pool {}: of another boot or layout", range.file_name());
-  std::vector<std::uint32_t> tags(h.slots);
+  // A /64's tags are 256 KiB; few of them have ever been used.
+  std::vector<std::uint32_t> tags(h.tagged == 0 ? h.slots : std::min(h.tagged, h.slots));
   auto r = file->read(kPageBytes, {reinterpret_cast<std::uint8_t*>(tags.data()), tags.size() * sizeof(std::uint32_t)});
   if (!r) return propagate(r);
   return Pool(std::move(file), range, h, std::move(tags));
@@ -75,7 +77,9 @@ Result<> Pool::write_record(std::uint32_t slot, const Record& rec) {
 }
 Result<> Pool::write_tag(std::uint32_t slot, std::uint32_t tag) {
   auto r = file_->write(kPageBytes + std::uint64_t{slot} * sizeof tag, bytes_of(tag));
-  if (r) tags_[slot] = tag;
+  if (!r) return r;
+  if (slot >= tags_.size()) tags_.resize(slot + 1);
+  tags_[slot] = tag;
   return r;
 }
 
@@ -92,6 +96,8 @@ Result<> Pool::hold(std::uint32_t slot, const Owner& owner, MonoTime now) {
   // The cursor first: a writer killed after it has wasted a slot for the quarantine, one killed before it would make
   // each later search walk over the slots of all that were.
   header_.cursor = slot;
+  // A tag past the bound would not be seen again, so the bound goes with it, before the tag.
+  if (header_.tagged != 0) header_.tagged = std::max(header_.tagged, slot + 1);
   if (auto r = file_->write(0, bytes_of(header_)); !r) return r;
   if (auto r = write_tag(slot, tag_of(owner)); !r) return r;
   return write_record(slot, rec);
@@ -105,7 +111,7 @@ Result<std::optional<std::uint32_t>> Pool::choose(MonoTime now) {
   std::uint32_t page_records = 0;
   for (std::uint32_t i = 1; i <= header_.slots; i++) {
     const std::uint32_t slot = (header_.cursor + i) % header_.slots;
-    if (tags_[slot] != 0 || !usable(slot)) continue;
+    if ((slot < tags_.size() && tags_[slot] != 0) || !usable(slot)) continue;
     if (slot < page_first || slot >= page_first + page_records) {
       page_first = slot;
       page_records = std::min<std::uint32_t>(page.size(), header_.slots - slot);
@@ -180,7 +186,7 @@ Result<> Pool::continue_after(const IpAddr& address) {
 Result<std::vector<std::uint32_t>> Pool::slots_of(const Owner& owner) {
   std::vector<std::uint32_t> slots;
   const std::uint32_t tag = tag_of(owner);
-  for (std::uint32_t s = 0; s < header_.slots; s++) {
+  for (std::uint32_t s = 0; s < tags_.size(); s++) {
     if (tags_[s] != tag) continue;
     auto rec = read_record(s);
     if (!rec) return propagate(rec);
@@ -214,7 +220,7 @@ Result<std::vector<IpAddr>> Pool::held_by(const Owner& owner) {
 
 Result<std::vector<Held>> Pool::list() {
   std::vector<Held> out;
-  for (std::uint32_t s = 0; s < header_.slots; s++) {
+  for (std::uint32_t s = 0; s < tags_.size(); s++) {
     if (tags_[s] == 0) continue;
     auto rec = read_record(s);
     if (!rec) return propagate(rec);
@@ -225,7 +231,7 @@ Result<std::vector<Held>> Pool::list() {
 
 Result<int> Pool::verify() {
   int cleared = 0;
-  for (std::uint32_t s = 0; s < header_.slots; s++) {
+  for (std::uint32_t s = 0; s < tags_.size(); s++) {
     if (tags_[s] == 0) continue;
     auto rec = read_record(s);
     if (!rec) return propagate(rec);

@@ -76,7 +76,7 @@ class Pool {
   std::unique_ptr<PoolFile> file_;
   Range range_;
   PoolHeader header_;
-  std::vector<std::uint32_t> tags_;
+  std::vector<std::uint32_t> tags_;  // of the slots that may have one; none past its end has
 };
 
 }  // namespace hawser::cni::ipam

@@ -31,7 +31,7 @@ struct PoolHeader {
   std::uint32_t version = kPoolVersion;
   std::uint32_t slots = 0;
   std::uint32_t cursor = 0;  // the slot given out last
-  std::uint32_t reserved = 0;
+  std::uint32_t tagged = 0;  // slots from here on have never had a tag; 0: not known (written before this field was)
   std::array<char, 40> boot_id{};  // the boot whose pods these records are of
 };
 static_assert(sizeof(PoolHeader) == 64 && std::is_trivially_copyable_v<PoolHeader>);
