@@ -206,7 +206,12 @@ class Explainer {
   }
 
   void policy() {
-    put({"policy", service(), say_policy(model_), say_policy(kernel_), elements(Part::kFrontend, false, true)});
+    std::string object = service();
+    const auto view = hit_.service == nullptr ? f_.model.services.end() : f_.model.services.find(hit_.service->key);
+    const bool inside = hit_.frontend != nullptr && hit_.frontend->reach == Reach::kInternal;
+    if (inside && view != f_.model.services.end() && view->second.service.internal_local)
+      object += ", internalTrafficPolicy Local: its frontend has only this node's endpoints";
+    put({"policy", object, say_policy(model_), say_policy(kernel_), elements(Part::kFrontend, false, true)});
   }
 
   void affinity() {
@@ -240,7 +245,10 @@ class Explainer {
     const auto hairpin = element_words(set_name(SetRole::kHairpin, q_.source.family()), hairpin_element(q_.source));
     if (model_.hairpin) e.wanted.push_back(hairpin);
     if (kernel_.hairpin) e.found.push_back(hairpin);
-    put({"masquerade", "", say_masquerade(model_), say_masquerade(kernel_), std::move(e)});
+    const auto side = std::ranges::find(sides_, model_.id, [](const auto& s) { return s.first; });
+    const bool picks = side != sides_.end() && side->second.pick;
+    put({"masquerade", picks ? "chain " + chain_name(*side->second.pick) : "", say_masquerade(model_),
+         say_masquerade(kernel_), std::move(e)});
   }
 
   // Flows that are there already do not ask the rules again.

@@ -168,6 +168,14 @@ TEST_F(InspectTest, StepsNameTheirObjects) {
   EXPECT_THAT(json::serialize(endpoints.at("found")), HasSubstr("endpoints4 { 10.96.0.10 . tcp . 80 . 0x00000000 : "));
 }
 
+TEST_F(InspectTest, RefusalsNameTheService) {
+  const auto answer = explain("10.244.1.9", "10.96.0.10:81");
+  EXPECT_EQ(step(answer, "frontend").at("object").as_string(), "Service default/web");
+  EXPECT_EQ(json::serialize(step(answer, "frontend").at("found")), R"(["cluster-ips4 { 10.96.0.10 }"])");
+  EXPECT_EQ(step(explain("192.0.2.100", "192.0.2.11:30080"), "masquerade").at("object").as_string(),
+            "chain ip-external-node-port-2");
+}
+
 TEST_F(InspectTest, AnElementThatSomebodyRemovedIsADisagreement) {
   tear_out("services4", key_of(key("10.96.0.10", 80)));
   auto answer = explain("10.244.1.9", "10.96.0.10:80");
@@ -279,6 +287,9 @@ TEST_F(InspectTest, HintsWeightsAndPoliciesAreNamed) {
   EXPECT_THAT(why, ElementsAre("weight 0: keeps its flows, gets no new ones", "ready",
                                "on another node, by internalTrafficPolicy Local"));
   EXPECT_TRUE(agree(answer)) << json::serialize(answer);
+  const auto way = explain("10.244.1.9", "x/in:80");
+  EXPECT_THAT(std::string(step(way, "policy").at("object").as_string()), HasSubstr("internalTrafficPolicy Local"));
+  EXPECT_EQ(verdict(way), "to 10.244.1.6:80, the source is kept");
 }
 
 TEST_F(InspectTest, AModelThatIsAheadIsNotSettled) {

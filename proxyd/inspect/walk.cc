@@ -215,19 +215,18 @@ Hit find_frontend(const Query& q, const ModelFacts& m, const std::vector<IpAddr>
     }
   }
   // A cluster IP's other ports are refused before node ports are looked at.
-  if (std::ranges::any_of(m.state->services, [&](const auto& s) { return has(s->cluster_ips, q.destination); }))
-    return {};
-  return port;
+  const auto owner =
+      std::ranges::find_if(m.state->services, [&](const auto& s) { return has(s->cluster_ips, q.destination); });
+  return owner == m.state->services.end() ? port : Hit{owner->get(), nullptr};
 }
 
 Walk walk_model(const Query& q, const Facts& f) {
   const ModelFacts& m = f.model;
   const TrafficOptions& o = m.options;
   Walk w{.id = key_for(q, false)};
-  const Frontend* fe = find_frontend(q, m, f.kernel.addresses).frontend;
+  const auto [owner, fe] = find_frontend(q, m, f.kernel.addresses);
   if (fe == nullptr) {
-    const bool ip =
-        std::ranges::any_of(m.state->services, [&](const auto& s) { return has(s->cluster_ips, q.destination); });
+    const bool ip = owner != nullptr;
     const bool range = containing(o.service_cidrs, q.destination).has_value();
     w.match = ip ? Match::kClusterIp : range ? Match::kServiceRange : Match::kNone;
     w.fate = ip ? Fate::kReject : range ? Fate::kDrop : Fate::kPass;

@@ -45,7 +45,7 @@ struct Walk {
   std::string damage;  // kernel only: why packets cannot go as the elements say
 };
 
-// The model's frontend for a query, and the Service that has it; {} if there is none.
+// The model's frontend for a query, and the Service that has it. A cluster IP without that port: its Service alone.
 struct Hit {
   const ServiceState* service = nullptr;
   const Frontend* frontend = nullptr;
