@@ -96,6 +96,9 @@ void add_cluster_ips(std::vector<nft::Rule>& r, const LayoutOptions& o) {
       // Under IPVS these addresses are this node's own already.
       r.push_back((o.translate ? b.redirect() : b.verdict(kAccept)).build());
     }
+    // Under IPVS this node talks to its Services from their own addresses; the reset of a refusal comes by here.
+    if (!o.translate)
+      r.push_back(RuleBuilder("services").match_set(to, ips).match_fib_saddr_local().verdict(kAccept).build());
     r.push_back(RuleBuilder("services").match_set(to, ips).verdict(jump(kRejectChain)).comment("no such port").build());
     if (!fixed_ranges(SetRole::kServiceRanges, family, o).empty()) {
       r.push_back(

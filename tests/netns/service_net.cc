@@ -10,7 +10,10 @@
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/utsname.h>
 #include <unistd.h>
+
+#include "lib/base/sysctl.h"
 
 namespace hawser::proxy {
 namespace {
@@ -219,7 +222,7 @@ TrafficOptions pod_ranges() {
   return {.cluster_cidrs = {*Cidr::parse("10.244.0.0/16"), *Cidr::parse("fd00::/16")}};
 }
 
-Proxyd::Proxyd(const Host& node, kube::Client& client, const TrafficOptions& options) {
+Proxyd::Proxyd(const Host& node, kube::Client& client, const TrafficOptions& options, const IpvsOptions* ipvs) {
   node.run([&] {
     auto nft = nft::KernelNft::open();
     auto conntrack = KernelConntrack::open();
@@ -229,7 +232,22 @@ Proxyd::Proxyd(const Host& node, kube::Client& client, const TrafficOptions& opt
     nft_ = std::move(*nft);
     conntrack_.emplace(std::move(*conntrack));
     rtnl_.emplace(std::move(*rtnl));
-    backend_ = std::make_unique<NftBackend>(*nft_, options);
+    if (ipvs != nullptr) {
+      auto kernel = netlink::KernelIpvs::open();
+      ASSERT_TRUE(kernel) << kernel.error().text;
+      ipvs_.emplace(std::move(*kernel));
+      // The sync thread is in another namespace.
+      const auto set = [&node](const std::string& key, const std::string& value) {
+        Result<bool> r;
+        node.run([&] { r = sysctl::ensure(key, value); });
+        return r;
+      };
+      utsname name{};
+      uname(&name);
+      backend_ = std::make_unique<IpvsBackend>(IpvsKernel{*ipvs_, *rtnl_, *nft_, set, name.release}, options, *ipvs);
+    } else {
+      backend_ = std::make_unique<NftBackend>(*nft_, options);
+    }
     daemon_ = std::make_unique<Daemon>(DaemonOptions{.node = "node-1", .traffic = options}, client,
                                        Kernel{*backend_, *conntrack_, *rtnl_}, registry_);
     auto monitor = nft::NftMonitor::start(kTable, nft_->port_id(), [this] { daemon_->table_changed(); });
@@ -240,6 +258,10 @@ Proxyd::Proxyd(const Host& node, kube::Client& client, const TrafficOptions& opt
 }
 
 Proxyd::~Proxyd() {
+  stop();
+}
+
+void Proxyd::stop() {
   monitor_.reset();
   if (daemon_) daemon_->stop();
 }

@@ -23,6 +23,7 @@
 #include "lib/nft/kernel_nft.h"
 #include "lib/nft/monitor.h"
 #include "proxyd/daemon.h"
+#include "proxyd/ipvs/ipvs_backend.h"
 #include "proxyd/nft/nft_backend.h"
 #include "tests/netns/host.h"
 
@@ -91,10 +92,13 @@ TrafficOptions pod_ranges();
 // proxyd as main() wires it, on a node's namespace, against a fake API server.
 class Proxyd {
  public:
-  Proxyd(const hawser::testing::Host& node, kube::Client& client, const TrafficOptions& options);
+  // With `ipvs`: mode ipvs. `node` outlives this.
+  Proxyd(const hawser::testing::Host& node, kube::Client& client, const TrafficOptions& options,
+         const IpvsOptions* ipvs = nullptr);
   ~Proxyd();
   Proxyd(const Proxyd&) = delete;
   Proxyd& operator=(const Proxyd&) = delete;
+  void stop();  // what is in the kernel stays
   [[nodiscard]] bool wait_generation(std::uint64_t at_least);
   [[nodiscard]] std::uint64_t generation() const { return daemon_->health().generation().value_or(0); }
   Result<> cleanup() { return backend_->cleanup(); }
@@ -104,9 +108,10 @@ class Proxyd {
  private:
   metrics::Registry registry_;
   std::unique_ptr<nft::KernelNft> nft_;
-  std::unique_ptr<NftBackend> backend_;
   std::optional<KernelConntrack> conntrack_;
   std::optional<netlink::KernelRtnl> rtnl_;
+  std::optional<netlink::KernelIpvs> ipvs_;
+  std::unique_ptr<Backend> backend_;
   std::unique_ptr<Daemon> daemon_;
   std::unique_ptr<nft::NftMonitor> monitor_;
 };
