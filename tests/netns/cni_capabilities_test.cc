@@ -140,7 +140,7 @@ TEST_F(CapabilityTest, MacAndDnsAreHonoured) {
   EXPECT_THAT(p.sh("ip link show eth0"), HasSubstr("02:11:22:33:44:55"));
   EXPECT_EQ(address(add), "10.244.1.77/32");
   EXPECT_THAT(add.out, HasSubstr(R"("dns":{"nameservers":["10.96.0.10"],"search":["a.b"],"options":["ndots:5"]})"));
-  EXPECT_TRUE(node_->ok("ping -c1 -W1 10.244.1.77"));
+  EXPECT_TRUE(node_->ok("ping -c1 -W5 10.244.1.77"));
   EXPECT_EQ(run("CHECK", "c1", p.path(), with_prev(input, add.out)).status, 0);
   ASSERT_TRUE(p.ok("ip link set eth0 address 02:11:22:33:44:56"));
   EXPECT_THAT(run("CHECK", "c1", p.path(), with_prev(input, add.out)).out, HasSubstr("has MAC"));

@@ -55,7 +55,7 @@ TEST_F(ImportTest, PodsKeepTheirAddressesAndDelFreesThem) {
   auto add = run("ADD", "c3", c.path(), ours());
   ASSERT_EQ(add.status, 0) << add.out;
   EXPECT_EQ(address(add), "10.244.1.4/24");
-  EXPECT_TRUE(c.ok("ping -c1 -W1 10.244.1.2")) << "one bridge for both";
+  EXPECT_TRUE(c.ok("ping -c1 -W5 10.244.1.2")) << "one bridge for both";
   auto again = run("ADD", "c1", a.path(), ours());
   EXPECT_THAT(again.out, HasSubstr("\"code\":101")) << "it is attached";
   EXPECT_EQ(reservations(), "10.244.1.2\n10.244.1.3\n");

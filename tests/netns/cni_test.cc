@@ -29,9 +29,9 @@ TEST_F(CniTest, AddGivesAWorkingPodAndDelTakesItAway) {
   EXPECT_EQ(address(r), "10.244.1.2/32");
   // IPv6 first and at once: a tentative address could not answer yet.
   EXPECT_TRUE(
-      node_->ok("ip addr add fd00:1::/128 dev lo; ip addr add 10.244.1.0/32 dev lo; ping -6 -c1 -W1 fd00:1::2"));
-  EXPECT_TRUE(node_->ok("ping -c1 -W1 10.244.1.2"));
-  EXPECT_TRUE(p.ok("ping -c1 -W1 10.244.1.0 && ping -6 -c1 -W1 fd00:1:: && ping -c1 -W1 127.0.0.1"));
+      node_->ok("ip addr add fd00:1::/128 dev lo; ip addr add 10.244.1.0/32 dev lo; ping -6 -c1 -W5 fd00:1::2"));
+  EXPECT_TRUE(node_->ok("ping -c1 -W5 10.244.1.2"));
+  EXPECT_TRUE(p.ok("ping -c1 -W5 10.244.1.0 && ping -6 -c1 -W5 fd00:1:: && ping -c1 -W5 127.0.0.1"));
   EXPECT_THAT(p.sh("ip addr show dev eth0"),
               ::testing::AllOf(HasSubstr("mtu 1450"), HasSubstr("inet 10.244.1.2/32"), HasSubstr("fd00:1::2/128")));
   EXPECT_EQ(node_->sh("ip neigh show nud stale nud reachable nud delay; ip neigh show nud failed"), "")
@@ -51,7 +51,7 @@ TEST_F(CniTest, SecondAddOfOneInterfaceFailsAndTheFirstStillWorks) {
   auto other = run("ADD", "c2", p.path(), conf());
   EXPECT_EQ(other.status, 1) << "another container, the same interface in the same namespace";
   EXPECT_THAT(other.out, HasSubstr("\"code\":101"));
-  EXPECT_TRUE(node_->ok("ip addr add 10.244.1.0/32 dev lo; ping -c1 -W1 10.244.1.2"));
+  EXPECT_TRUE(node_->ok("ip addr add 10.244.1.0/32 dev lo; ping -c1 -W5 10.244.1.2"));
   auto third = pod();
   auto status = run("ADD", "c3", third.path(), conf());
   EXPECT_EQ(address(status), "10.244.1.4/32") << "the failed ADD took .3 and gave it back; it rests";
