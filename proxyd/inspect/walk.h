@@ -43,6 +43,7 @@ struct Walk {
   bool hairpin = false;         // if the source is chosen itself
   Fate fate = Fate::kPass;
   std::string damage;  // kernel only: why packets cannot go as the elements say
+  bool operator==(const Walk&) const = default;
 };
 
 // The model's frontend for a query, and the Service that has it. A cluster IP without that port: its Service alone.
