@@ -167,6 +167,9 @@ Result<bool> wait_for_end(const Flags& f, TerminationSignals& signals, proxy::He
     auto config = read_config(f);
     auto options = config ? proxy::make_options(*config) : propagate(config);
     if (options) {
+      if (auto ipvs = proxy::ipvs_settings(*config); !ipvs) options = propagate(ipvs);
+    }
+    if (options) {
       log::info("{} has changed: starting over with it; the rules stay meanwhile", f.config);
       return true;
     }
