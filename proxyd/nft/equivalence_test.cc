@@ -47,6 +47,7 @@ class Cluster {
       RandomService now = random_service(random_, number);
       if (random_() % 5 == 0) now = {};
       RandomService& was = services_[number];
+      if (was.service == nullptr && now.service == nullptr) continue;
       tracker_.on_service(was.service, now.service);
       for (std::size_t n = 0; n < std::max(was.slices.size(), now.slices.size()); ++n) {
         const auto of = [&](const RandomService& s) { return n < s.slices.size() ? s.slices[n] : nullptr; };
