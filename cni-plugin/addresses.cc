@@ -89,6 +89,16 @@ class BuiltIn final : public AddressSource {
     }
     return {};
   }
+  [[nodiscard]] std::vector<ipam::Range> former_subnets(const NetConf& conf) const override {
+    auto sets = range_sets(conf);
+    if (!sets) return {};
+    return ipam::Store::former_subnets(conf.ipam_folder, *sets);
+  }
+  Result<bool> retire(const NetConf& conf, const ipam::Range& range, const std::function<Result<>()>& drop) override {
+    auto store = ipam::Store::open(conf.ipam_folder);
+    if (!store) return propagate(store);
+    return store->retire(range, drop);
+  }
 
  private:
   static Result<ipam::Store> open(const NetConf& conf, const std::vector<ipam::RangeSet>& sets) {

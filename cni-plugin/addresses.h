@@ -3,6 +3,7 @@
 // thread.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -36,6 +37,10 @@ class AddressSource {
   // Forwards the verb; our own records are swept with everything else (collect/sweep.h) afterwards.
   virtual Outcome<> gc(const NetConf& conf) = 0;
   virtual Outcome<> status(const NetConf& conf) = 0;
+  // Whole subnets we gave addresses of and do not any more. Empty where that is not known.
+  [[nodiscard]] virtual std::vector<ipam::Range> former_subnets(const NetConf&) const { return {}; }
+  // One of these: Store::retire().
+  virtual Result<bool> retire(const NetConf&, const ipam::Range&, const std::function<Result<>()>&) { return false; }
 };
 
 // `node` is null where the node file could not be read.

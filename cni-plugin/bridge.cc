@@ -8,6 +8,7 @@
 
 #include "cni-plugin/attachment.h"
 #include "lib/base/rollback.h"
+#include "lib/base/sysctl.h"
 #include "lib/netlink/rtnl_ensure.h"
 
 namespace hawser::cni {
@@ -45,15 +46,21 @@ std::vector<Route> pod_routes(const BridgeSpec& s, int link) {
 }
 
 // The bridge's address of one family.
-Result<> give_gateway(Rtnl& node, const netlink::Link& bridge, const BridgeAddress& a, bool force) {
+Result<> give_gateway(Rtnl& node, const netlink::Link& bridge, const BridgeAddress& a, const BridgeSpec& s) {
   const Cidr want(a.gateway, a.pod.prefix());
   auto have = node.list_addresses(bridge.index);
   if (!have) return propagate(have);
+  auto former = [&](const Cidr& c) { return std::ranges::find(s.former, c) != s.former.end(); };
+  // What else a bridge of ours has been given is an administrator's business.
+  const bool ours = std::ranges::any_of(
+      *have, [&](const auto& h) { return h.cidr.family() == want.family() && (h.cidr == want || former(h.cidr)); });
   for (const auto& h : *have) {
     // The kernel's own link-local address is nobody's choice.
     const bool link_local = h.cidr.family() == AF_INET6 && h.cidr.addr().bytes()[0] == 0xfe;
     if (h.cidr.family() != want.family() || h.cidr == want || link_local) continue;
-    if (!force)
+    // Pods of the former subnet still go through it. Subnets that overlap cannot be told apart on one bridge.
+    if (former(h.cidr) ? !h.cidr.overlaps(want) : ours && !s.bridge.force_address) continue;
+    if (!s.bridge.force_address)
       return fail(EADDRINUSE, "bridge {} has address {}, not {}; forceAddress would change it", bridge.name, h.cidr,
                   want);
     auto gone = netlink::forget_address(node, h);
@@ -91,7 +98,7 @@ Result<netlink::Link> ensure_bridge(Rtnl& node, const BridgeSpec& s) {
   if (s.bridge.gateway || s.bridge.default_gateway) {
     for (const auto& a : s.addresses) {
       if (!a.gateway) continue;
-      if (auto r = give_gateway(node, *have, a, s.bridge.force_address); !r) return propagate(r);
+      if (auto r = give_gateway(node, *have, a, s); !r) return propagate(r);
     }
   }
   return have;
@@ -135,6 +142,20 @@ Result<> attach_to_bridge(Rtnl& node, Rtnl& pod, const BridgeSpec& s) {
     if (auto r = pod.change_route(netlink::Verb::kReplace, route); !r) return r;
   }
   undo.commit();
+  return {};
+}
+
+Result<> drop_gateway(Rtnl& node, const std::string& bridge, const Cidr& gateway) {
+  auto link = node.get_link(bridge);
+  if (!link && is_not_found(link.error())) return {};
+  if (!link) return propagate(link);
+  // Else the kernel takes the subnet's other IPv4 addresses away with its first.
+  if (gateway.family() == AF_INET) {
+    auto r = sysctl::ensure(fmt::format("net/ipv4/conf/{}/promote_secondaries", bridge), "1");
+    if (!r) return propagate(r);
+  }
+  auto r = netlink::forget_address(node, {.link = link->index, .cidr = gateway});
+  if (!r) return propagate(r);
   return {};
 }
 

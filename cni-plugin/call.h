@@ -53,6 +53,10 @@ struct PodLinkInput {
 };
 std::unique_ptr<PodLink> make_pod_link(const Call& c, const PodLinkInput& in);
 
+// Bridge mode: takes the gateways of former subnets without pods off the bridge. What fails is said on standard error
+// and tried again by the next verb: no pod depends on it.
+void drop_drained_gateways(const Call& c);
+
 // Runs `fn` with the kernel's nftables and conntrack opened and the records locked.
 Result<> with_host_ports(const Call& c, const std::function<Result<>(HostPorts&)>& fn);
 

@@ -9,7 +9,9 @@
 
 #include "cni-plugin/bridge.h"
 #include "cni-plugin/call.h"
+#include "lib/base/log.h"
 #include "lib/base/sysctl.h"
+#include "lib/netlink/rtnl_kernel.h"
 #include "lib/netlink/socket.h"
 
 namespace hawser::cni {
@@ -131,6 +133,10 @@ Result<> wait_until_running(netlink::Rtnl& node, netlink::Socket& events, const 
   return fail(ETIMEDOUT, "interface {} does not come up", name);
 }
 
+Cidr gateway_of(const ipam::Range& r) {
+  return {r.gateway, r.subnet.prefix()};
+}
+
 class Bridged final : public PodLink {
  public:
   Bridged(const Call& c, const PodLinkInput& in) : netns_(c.env.netns) {
@@ -142,6 +148,7 @@ class Bridged final : public PodLink {
     spec_.mac = in.mac;
     for (const auto& a : in.given.addresses) spec_.addresses.push_back({a.address, a.gateway});
     spec_.routes = destinations(in.given);
+    for (const auto& r : c.addresses->former_subnets(c.conf)) spec_.former.push_back(gateway_of(r));
     if (has_family(in.given.addresses, AF_INET6))
       spec_.before_up = [&ns = in.netns, name = c.env.ifname] { return prepare_interface(ns, name); };
   }
@@ -191,6 +198,21 @@ class Bridged final : public PodLink {
 std::unique_ptr<PodLink> make_pod_link(const Call& c, const PodLinkInput& in) {
   if (c.conf.bridge) return std::make_unique<Bridged>(c, in);
   return std::make_unique<Routed>(c, in);
+}
+
+void drop_drained_gateways(const Call& c) {
+  if (!c.conf.bridge || !(c.conf.bridge->gateway || c.conf.bridge->default_gateway)) return;
+  const auto former = c.addresses->former_subnets(c.conf);
+  if (former.empty()) return;
+  auto node = netlink::KernelRtnl::open();
+  for (const auto& range : former) {
+    auto drop = [&]() -> Result<> {
+      if (!node) return propagate(node);
+      return drop_gateway(*node, c.conf.bridge->name, gateway_of(range));
+    };
+    if (auto r = c.addresses->retire(c.conf, range, drop); !r)
+      log::warn("bridge {}: gateway {} of a former subnet: {}", c.conf.bridge->name, range.gateway, r.error().text);
+  }
 }
 
 }  // namespace hawser::cni

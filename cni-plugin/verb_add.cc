@@ -105,6 +105,7 @@ Outcome<std::string> do_add(Call& c) {
   auto result = join(c, *ns, *given, std::move(*before));
   if (!result) return std::unexpected(result.error());
   undo.commit();
+  drop_drained_gateways(c);
   (void)note_netns_folder(c.conf.run_folder, c.env.netns);  // the pod is attached, whatever becomes of it
   return boost::json::serialize(to_version(*result, c.conf.version));
 }

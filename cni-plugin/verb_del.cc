@@ -67,6 +67,7 @@ Outcome<std::string> do_del(Call& c) {
   if (!ports) return as_failure(Code::kInternal, ports);
   if (!links) return as_failure(Code::kInternal, links);
   if (auto released = c.addresses->del(c.conf, c.owner); !released) return std::unexpected(released.error());
+  drop_drained_gateways(c);
   return std::string();
 }
 
@@ -89,6 +90,7 @@ Outcome<std::string> do_gc(Call& c) {
   if (c.conf.ipam_type.empty())
     sweep_addresses(
         c.conf.ipam_folder, c.conf.name, [&](const ipam::Held& h) { return owners.contains(h.owner); }, sweep);
+  drop_drained_gateways(c);
   if (!sweep.error) return as_failure(Code::kInternal, sweep.error);
   if (!delegated) return std::unexpected(delegated.error());
   return std::string();

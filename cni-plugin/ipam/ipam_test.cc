@@ -258,6 +258,33 @@ TEST_F(StoreTest, PoolsOfAnEarlierRangeServeUntilTheirLastPod) {
   EXPECT_TRUE(open().give_back(owner(1))->empty());
 }
 
+TEST_F(StoreTest, AFormerSubnetIsRetiredOnceNothingOfItIsHeld) {
+  const auto folder = dir_.file("net");
+  const std::vector<RangeSet> now{{subnet("10.1.3.0/29")}, dual_[1]};
+  EXPECT_THAT(Store::former_subnets(folder, now), ::testing::IsEmpty());
+  ASSERT_TRUE(open().take(dual_, owner(1), {}));
+  EXPECT_THAT(Store::former_subnets(folder, dual_), ::testing::IsEmpty());
+  EXPECT_THAT(Store::former_subnets(folder, now), ::testing::ElementsAre(subnet("10.1.2.0/29")));
+  int drops = 0;
+  auto drop = [&] { return drops++ == 0 ? Result<>(fail(EIO, "the kernel")) : Result<>(); };
+  EXPECT_FALSE(*open().retire(subnet("10.1.2.0/29"), drop));
+  EXPECT_EQ(drops, 0) << "an address is held";
+  ASSERT_TRUE(open().give_back(owner(1)));
+  EXPECT_FALSE(open().retire(subnet("10.1.2.0/29"), drop));
+  EXPECT_EQ(Store::former_subnets(folder, now).size(), 1u) << "what failed is tried again";
+  EXPECT_TRUE(*open().retire(subnet("10.1.2.0/29"), drop));
+  EXPECT_THAT(Store::former_subnets(folder, now), ::testing::IsEmpty());
+  EXPECT_TRUE(*open().retire(subnet("10.1.2.0/29"), drop)) << "gone already";
+  EXPECT_EQ(drops, 2);
+}
+
+TEST(Range, AWholeSubnetIsKnownByItsEnds) {
+  for (const char* text : {"10.1.2.0/24", "10.0.0.0/8", "10.1.2.4/30", "fd00:1::/64", "fd00::4/126"})
+    EXPECT_EQ(whole_subnet_between(subnet(text).first, subnet(text).last), subnet(text)) << text;
+  EXPECT_FALSE(whole_subnet_between(ip("10.1.2.10"), ip("10.1.2.20")));
+  EXPECT_FALSE(whole_subnet_between(ip("10.1.2.1"), ip("fd00::1")));
+}
+
 TEST_F(StoreTest, KeepOnlyIsGc) {
   for (int i = 1; i <= 4; i++) ASSERT_TRUE(open().take({{subnet("10.1.2.0/29")}}, owner(i), {}));
   auto dropped = open().keep_only([](const Held& h) { return h.owner == owner(2) || h.owner == owner(4); });

@@ -101,6 +101,15 @@ Result<Range> whole_subnet(const Cidr& s) {
   return r;
 }
 
+std::optional<Range> whole_subnet_between(const IpAddr& first, const IpAddr& last) {
+  if (first.family() != last.family()) return std::nullopt;
+  for (int prefix = 0; prefix <= first.bits() - 2; prefix++) {
+    auto r = whole_subnet(Cidr(first, prefix));
+    if (r && r->first == first && r->last == last) return *r;
+  }
+  return std::nullopt;
+}
+
 Result<std::vector<Cidr>> parse_exclude(const boost::json::value& v) {
   const auto* items = v.if_array();
   if (!items) return fail(EINVAL, "exclude: must be a list");

@@ -2,6 +2,7 @@
 // Range: the addresses of one subnet that may be given out, with host-local's keys and defaults (FEATURES C51). Pure.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -37,6 +38,8 @@ using RangeSet = std::vector<Range>;
 
 // The whole subnet: gateway is its first address, the network and (IPv4) broadcast addresses are left out.
 Result<Range> whole_subnet(const Cidr& subnet);
+// The subnet that has just these ends; nullopt: they are not a whole subnet's.
+std::optional<Range> whole_subnet_between(const IpAddr& first, const IpAddr& last);
 // ["10.1.2.3", "10.1.2.64/26", ...]: addresses and whole networks; errors begin with "exclude".
 Result<std::vector<Cidr>> parse_exclude(const boost::json::value& v);
 // {"subnet", "rangeStart", "rangeEnd", "gateway", "exclude"}.

@@ -282,6 +282,35 @@ Result<std::vector<Held>> Store::keep_only(const std::function<bool(const Held&)
   return dropped;
 }
 
+std::vector<Range> Store::former_subnets(const std::string& folder, const std::vector<RangeSet>& sets) {
+  std::vector<Range> out;
+  std::error_code ec;
+  for (const auto& entry : fs::directory_iterator(folder, ec)) {
+    const auto ends = range_of_file(entry.path().filename().native());
+    const auto subnet = ends ? whole_subnet_between(ends->first, ends->last) : std::nullopt;
+    auto same = [&](const Range& r) { return r.file_name() == subnet->file_name(); };
+    if (subnet && std::ranges::none_of(sets | std::views::join, same)) out.push_back(*subnet);
+  }
+  return out;
+}
+
+Result<bool> Store::retire(const Range& range, const std::function<Result<>()>& drop) {
+  const std::string path = fmt::format("{}/{}{}", folder_, kPoolPrefix, range.file_name());
+  auto fd = UniqueFd::open(path.c_str(), O_RDWR);
+  if (!fd && is_not_found(fd.error())) return true;
+  if (!fd) return propagate(fd);
+  auto pool = Pool::open(std::make_unique<DiskPoolFile>(std::move(*fd)), range, boot_id_);
+  if (!pool && pool.error().code != ESTALE) return propagate(pool);
+  if (pool) {
+    auto held = pool->list();
+    if (!held) return propagate(held);
+    if (!held->empty()) return false;
+  }
+  if (auto r = drop(); !r) return propagate(r);
+  if (unlink(path.c_str()) != 0 && errno != ENOENT) return fail_errno(errno, "remove {}", path);
+  return true;
+}
+
 Result<std::uint64_t> Store::available(const RangeSet& set) {
   std::uint64_t free = 0;
   for (const auto& range : set) {

@@ -47,6 +47,12 @@ class Store {
   // The same for the reservations of one owner, in a folder that need not have been imported.
   Result<> forget_host_local(const std::string& folder, const Owner& owner);
 
+  // The whole subnets that have a pool in the folder and are no longer in the sets. Needs no lock: file names only.
+  static std::vector<Range> former_subnets(const std::string& folder, const std::vector<RangeSet>& sets);
+  // If no address of the range is held: runs `drop` and, when that succeeds, removes the pool. Nobody can take one of
+  // its addresses meanwhile. False: addresses are held.
+  Result<bool> retire(const Range& range, const std::function<Result<>()>& drop);
+
   // How many addresses of the set can still be taken.
   Result<std::uint64_t> available(const RangeSet& set);
 

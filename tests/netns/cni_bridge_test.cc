@@ -87,6 +87,93 @@ TEST_F(BridgeTest, AnotherAddressIsRefusedUnlessForced) {
   EXPECT_EQ(node_->sh("ip -o -4 addr show cni0 | grep -o '[0-9.]*/24'"), "10.244.1.1/24\n");
 }
 
+// The node's pod CIDR changes while cni0 stands (FEATURES X11).
+class ChangedSubnetTest : public BridgeTest {
+ protected:
+  void change_subnet() {
+    ASSERT_TRUE(
+        write_file(dir_.file("node.json"), R"({"node":"n","podCIDRs":["10.244.7.0/24","fd00:7::/64"],"mtu":1450})"));
+  }
+  std::string addresses() {
+    return node_->sh("ip -o addr show cni0 | awk '{print $4}' | grep -v ^fe80 | tr '\\n' ' '");
+  }
+};
+
+TEST_F(ChangedSubnetTest, BothSubnetsAreServedUntilTheLastPodOfTheFormerOneIsGone) {
+  auto p = pod(), p2 = pod(), q = pod();
+  auto old = run("ADD", "c1", p.path(), bridge());
+  ASSERT_EQ(old.status, 0) << old.out;
+  ASSERT_EQ(run("ADD", "c2", p2.path(), bridge()).status, 0);
+  // An administrator's: in a subnet of their own, and one the kernel holds to be a secondary of our gateway.
+  ASSERT_TRUE(node_->ok("ip addr add 10.9.9.1/24 dev cni0 && ip addr add 10.244.1.250/24 dev cni0") &&
+              node_->ok("ip addr add fd09::1/64 dev cni0 nodad && ip addr add fd00:1::fa/64 dev cni0 nodad"));
+  change_subnet();
+  auto add = run("ADD", "c3", q.path(), bridge());
+  ASSERT_EQ(add.status, 0) << add.out;
+  EXPECT_EQ(address(add), "10.244.7.2/24");
+  // What the node forwards over IPv6 waits until the kernel has checked the bridge's own link-local address, up to two
+  // seconds after the bridge was made.
+  const auto reach_all = [&] {
+    EXPECT_TRUE(p.ok("ping -c1 -W10 10.244.1.1 && ping -c1 -W10 10.244.7.2"));
+    EXPECT_TRUE(p.ok("ping -6 -c1 -W10 fd00:1::1 && ping -6 -c1 -W10 fd00:7::2"));
+    EXPECT_TRUE(q.ok("ping -c1 -W10 10.244.7.1 && ping -c1 -W10 10.244.1.2"));
+    EXPECT_TRUE(q.ok("ping -6 -c1 -W10 fd00:7::1 && ping -6 -c1 -W10 fd00:1::2"));
+  };
+  reach_all();
+  EXPECT_EQ(run("CHECK", "c1", p.path(), with_prev(bridge(), old.out)).status, 0);
+  ASSERT_EQ(run("DEL", "c2", p2.path(), bridge()).status, 0);
+  reach_all();
+  ASSERT_EQ(run("DEL", "c1", p.path(), bridge()).status, 0);
+  const auto all = addresses();
+  for (const char* stays :
+       {"10.244.7.1/24", "fd00:7::1/64", "10.9.9.1/24", "10.244.1.250/24", "fd09::1/64", "fd00:1::fa/64"})
+    EXPECT_THAT(all, HasSubstr(stays));
+  EXPECT_THAT(all, ::testing::Not(::testing::AnyOf(HasSubstr("10.244.1.1/24"), HasSubstr("fd00:1::1/64"))));
+  EXPECT_TRUE(q.ok("ping -c1 -W10 10.244.7.1 && ping -6 -c1 -W10 fd00:7::1"));
+  // What was ours is so no more: somebody who gives the bridge that address now means it.
+  ASSERT_TRUE(node_->ok("ip addr add 10.244.1.1/24 dev cni0"));
+  ASSERT_EQ(run("DEL", "c3", q.path(), bridge()).status, 0);
+  EXPECT_THAT(addresses(), ::testing::AllOf(HasSubstr("10.244.1.1/24"), HasSubstr("10.244.7.1/24")));
+}
+
+TEST_F(ChangedSubnetTest, GcAndAddTakeTheFormerGatewayAwayToo) {
+  for (const bool by_gc : {true, false}) {
+    SCOPED_TRACE(by_gc);
+    ASSERT_TRUE(
+        write_file(dir_.file("node.json"), R"({"node":"n","podCIDRs":["10.244.1.0/24","fd00:1::/64"],"mtu":1450})"));
+    auto p = pod(), q = pod();
+    ASSERT_EQ(run("ADD", "c1", p.path(), bridge()).status, 0);
+    if (!by_gc) {
+      ASSERT_EQ(run("DEL", "c1", p.path(), bridge()).status, 0);
+      EXPECT_THAT(addresses(), HasSubstr("10.244.1.1/24")) << "the subnet in use keeps its gateway";
+    }
+    change_subnet();
+    auto add = run("ADD", "c2", q.path(), bridge());
+    ASSERT_EQ(add.status, 0) << add.out;
+    if (by_gc) {
+      EXPECT_EQ(addresses(), "10.244.1.1/24 10.244.7.1/24 fd00:7::1/64 fd00:1::1/64 ");
+      const auto valid = R"(,"cni.dev/valid-attachments":[{"containerID":"c2","ifname":"eth0"}])";
+      ASSERT_EQ(run("GC", "", "", bridge(valid)).status, 0);
+    }
+    EXPECT_EQ(addresses(), "10.244.7.1/24 fd00:7::1/64 ");
+    EXPECT_TRUE(q.ok("ping -c1 -W10 10.244.7.1 && ping -6 -c1 -W10 fd00:7::1"));
+    ASSERT_EQ(run("DEL", "c2", q.path(), bridge()).status, 0);
+    ASSERT_TRUE(node_->ok("ip link del cni0"));
+  }
+}
+
+// Two subnets of which one is in the other would give an address out twice.
+TEST_F(ChangedSubnetTest, AnOverlappingSubnetWaitsForTheLastPod) {
+  auto p = pod(), q = pod();
+  ASSERT_EQ(run("ADD", "c1", p.path(), bridge()).status, 0);
+  ASSERT_TRUE(write_file(dir_.file("node.json"), R"({"node":"n","podCIDRs":["10.244.0.0/22"],"mtu":1450})"));
+  auto refused = run("ADD", "c2", q.path(), bridge());
+  EXPECT_EQ(refused.status, 1);
+  EXPECT_THAT(refused.out, ::testing::AllOf(HasSubstr("10.244.1.1/24"), HasSubstr("10.244.0.1/22")));
+  ASSERT_EQ(run("DEL", "c1", p.path(), bridge()).status, 0);
+  EXPECT_EQ(run("ADD", "c2", q.path(), bridge()).status, 0);
+}
+
 // A neighbour's request leaves its segment for the node and comes back; the answer must take the same way.
 TEST_F(BridgeTest, HostPortFromEverywhere) {
   auto outside = pod();
