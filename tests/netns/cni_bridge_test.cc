@@ -41,7 +41,7 @@ TEST_F(BridgeTest, PodsShareABridgeWithTheGateway) {
   ASSERT_EQ(run("ADD", "c2", q.path(), bridge(R"(,"hairpinMode":true)")).status, 0);
   EXPECT_THAT(node_->sh("ip addr show cni0"), ::testing::AllOf(HasSubstr("inet 10.244.1.1/24"), HasSubstr("mtu 1450")));
   EXPECT_THAT(p.sh("ip route"), HasSubstr("default via 10.244.1.1"));
-  EXPECT_TRUE(p.ok("ping -c1 -W1 10.244.1.1 && ping -c1 -W1 10.244.1.3 && ping -6 -c1 -W1 fd00:1::3"));
+  EXPECT_TRUE(p.ok("ping -c1 -W5 10.244.1.1 && ping -c1 -W5 10.244.1.3 && ping -6 -c1 -W5 fd00:1::3"));
   EXPECT_THAT(node_->sh("bridge -d link show"), HasSubstr("hairpin on"));
   const auto check = [&] { return run("CHECK", "c1", p.path(), with_prev(bridge(R"(,"hairpinMode":true)"), add.out)); };
   EXPECT_EQ(check().status, 0) << check().out;
@@ -73,7 +73,7 @@ TEST_F(BridgeTest, ManyFirstAddsAtOnceMakeOneBridge) {
   }
   EXPECT_EQ(addresses.size(), static_cast<size_t>(kPods));
   EXPECT_EQ(node_->sh("ip -o -4 addr show cni0 | wc -l"), "1\n");
-  EXPECT_TRUE(pods[0].ok("ping -c1 -W1 10.244.1.17"));
+  EXPECT_TRUE(pods[0].ok("ping -c1 -W5 10.244.1.17"));
 }
 
 TEST_F(BridgeTest, AnotherAddressIsRefusedUnlessForced) {
@@ -234,7 +234,7 @@ TEST_F(BridgeTest, PromiscuousBridgeSeesWhatPodsSendEachOther) {
     const auto to = address(second).substr(0, address(second).find('/'));
     EXPECT_EQ(node_->sh("ip -d link show cni0 | grep -c PROMISC"), promiscuous ? "1\n" : "0\n");
     // The bridge has learned both ports when the ping returns; what it does not know it would hand to everybody.
-    ASSERT_TRUE(p.ok("ping -c1 -W1 " + to));
+    ASSERT_TRUE(p.ok("ping -c1 -W5 " + to));
     UniqueFd tap;
     node_->run([&] { tap = UniqueFd(socket(AF_PACKET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)); });
     sockaddr_ll on{.sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_IP)};
