@@ -74,7 +74,7 @@ Result<> give_gateway(Rtnl& node, const netlink::Link& bridge, const BridgeAddre
 
 Result<netlink::Link> ensure_bridge(Rtnl& node, const BridgeSpec& s) {
   // No MTU in what is asked for: a bridge's follows its ports, and ours must not change what others have set.
-  netlink::LinkSpec want{.name = s.bridge.name, .kind = "bridge", .up = true};
+  netlink::LinkSpec want{.name = s.bridge.name, .kind = "bridge", .up = false};
   auto have = node.get_link(s.bridge.name);
   if (!have && !is_not_found(have.error())) return propagate(have);
   if (have && have->kind != "bridge")
@@ -87,6 +87,12 @@ Result<netlink::Link> ensure_bridge(Rtnl& node, const BridgeSpec& s) {
     auto made = node.add_link(want);
     // EEXIST: another first ADD was faster.
     if (!made && !is_exists(made.error())) return propagate(made);
+    // Before it goes up: what the node forwards over IPv6 would wait for the check of the bridge's link-local address.
+    const bool v6 = std::ranges::any_of(s.addresses, [](const auto& a) { return a.pod.family() == AF_INET6; });
+    if (v6) {
+      auto r = sysctl::ensure(fmt::format("net/ipv6/conf/{}/accept_dad", s.bridge.name), "0");
+      if (!r) return propagate(r);
+    }
     have = node.get_link(s.bridge.name);
     if (!have) return propagate(have);
   }
