@@ -10,9 +10,10 @@ import cni  # noqa: E402
 import footprint  # noqa: E402
 import overlay  # noqa: E402
 import pods  # noqa: E402
+import proxy_nft  # noqa: E402
 from report import Report  # noqa: E402
 
-BENCHMARKS = {"pods": pods, "footprint": footprint, "cni": cni, "overlay": overlay}
+BENCHMARKS = {"pods": pods, "footprint": footprint, "cni": cni, "overlay": overlay, "proxy-nft": proxy_nft}
 
 
 def main():

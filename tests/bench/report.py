@@ -28,7 +28,7 @@ class Report:
         row = {
             "name": name, "unit": unit, "ours": round(median, 3), "peer": round(versus, 3) if peer else None, "peer_name": peer_name,
             "limit": round(statistics.median(limit), 3) if limit else None,
-            "ratio": round(median / versus, 3) if versus else None, "target": target,
+            "ratio": float(f"{median / versus:.3g}") if versus else None, "target": target,
             "met": (median <= target) if lower_is_better else (median >= target), "n": len(ours),
             "spread": round((max(ours) - min(ours)) / median, 3) if median else 0}
         self.rows.append(row)
