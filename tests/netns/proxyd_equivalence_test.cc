@@ -2,6 +2,7 @@
 // The kernel against the model: made-up Services are served by proxyd, and connections from a pod, the node and outside
 // must get what the oracle says. The tracer does the same with many more connections and no kernel.
 #include <algorithm>
+#include <array>
 #include <random>
 
 #include <netinet/in.h>
@@ -38,8 +39,9 @@ class KernelEquivalenceTest : public ProxydTest {
   // Those that answer; none is weighted, so that the target does not matter here.
   std::vector<EndpointSpec> random_endpoints(bool v4) {
     std::vector<EndpointSpec> r;
-    for (const char* addr : v4 ? std::initializer_list<const char*>{"10.244.1.2", "10.244.1.3", "10.244.2.2"}
-                               : std::initializer_list<const char*>{"fd00:1::2", "fd00:1::3", "fd00:2::2"}) {
+    constexpr std::array kV4{"10.244.1.2", "10.244.1.3", "10.244.2.2"};
+    constexpr std::array kV6{"fd00:1::2", "fd00:1::3", "fd00:2::2"};
+    for (const char* addr : v4 ? kV4 : kV6) {
       if (one_in(2)) continue;
       const bool far = std::string_view(addr).starts_with("10.244.2") || std::string_view(addr).starts_with("fd00:2");
       const bool ready = !one_in(3);
