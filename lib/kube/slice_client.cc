@@ -18,13 +18,13 @@ bool is_slices(const Resource& r) {
 void endpoint_to_v1(Object& e) {
   auto* topology = e.if_contains("topology");
   if (!topology || !topology->is_object()) return;
-  const Object& t = topology->get_object();
+  const Object t = std::move(topology->get_object());  // a new member of `e` may move the others
+  e.erase("topology");
   for (auto [from, to] : {std::pair{kHostname, "nodeName"}, {kZone, "zone"}})
     if (const auto v = str(t, {from}); !v.empty() && !e.contains(to)) e[to] = v;
   Object rest;
   for (const auto& [key, v] : t)
     if (key != kHostname && key != kZone) rest[key] = v;
-  e.erase("topology");
   if (!rest.empty()) e["deprecatedTopology"] = std::move(rest);
 }
 
