@@ -260,7 +260,7 @@ Result<std::string> resource_value(const Object& container, std::string_view res
   }
   auto unit = parse_milli(divisor.empty() || divisor == "0" ? "1" : divisor);
   if (!unit || *unit <= 0) return fail(EINVAL, "divisor {:?}: not a positive quantity", divisor);
-  return std::to_string((milli + *unit - 1) / *unit);
+  return std::to_string(milli / *unit + (milli % *unit > 0 ? 1 : 0));  // rounded up, without a sum that may overflow
 }
 
 StringMap service_env(const std::vector<kube::ObjectPtr>& services, std::string_view ns, bool links) {
