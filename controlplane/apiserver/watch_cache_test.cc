@@ -160,8 +160,9 @@ class LossyStore final : public store::Store {
   Result<std::unique_ptr<store::Watch>> watch(const std::string& key, const std::string& end, Revision from,
                                               store::WatchFn fn) override {
     fn_ = fn;
-    return inner_.watch(key, end, from, [this, fn = std::move(fn)](const store::EventBatch& b) {
-      if (!deaf_) fn(b);
+    deaf_ = std::make_shared<std::atomic<bool>>(false);
+    return inner_.watch(key, end, from, [deaf = deaf_, fn = std::move(fn)](const store::EventBatch& b) {
+      if (!*deaf) fn(b);
     });
   }
   Result<> compact(Revision r) override { return inner_.compact(r); }
@@ -172,17 +173,17 @@ class LossyStore final : public store::Store {
   Result<> lease_revoke(store::LeaseId id) override { return inner_.lease_revoke(id); }
 
   // From here on events are missed ...
-  void miss() { deaf_ = true; }
-  // ... until this tells so.
+  void miss() { *deaf_ = true; }
+  // ... until this tells so. The lost watch stays deaf: what it has still to deliver must not come after the loss.
   void lose() {
-    deaf_ = false;
-    fn_({.events = {}, .progress = 0, .lost = true});
+    const auto fn = fn_;
+    fn({.events = {}, .progress = 0, .lost = true});
   }
 
  private:
   store::Store& inner_;
   store::WatchFn fn_;
-  std::atomic<bool> deaf_ = false;
+  std::shared_ptr<std::atomic<bool>> deaf_;
 };
 
 TEST_F(WatchTest, LostWatchOfTheStoreHealsItself) {
