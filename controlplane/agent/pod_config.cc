@@ -7,8 +7,8 @@
 #include "controlplane/agent/pod_cgroup.h"
 #include "controlplane/agent/pod_machine.h"
 #include "controlplane/agent/pod_status.h"
-#include "controlplane/agent/quantity.h"
 #include "lib/kube/object.h"
+#include "lib/kube/quantity.h"
 
 namespace hawser::agent {
 namespace {
@@ -19,6 +19,7 @@ constexpr std::size_t kMaxNameServers = 3;  // glibc reads no more
 constexpr std::int64_t kCpuPeriodUs = 100'000;
 constexpr std::int64_t kMinCpuShares = 2;
 constexpr std::int64_t kMinCpuQuotaUs = 1'000;
+constexpr std::int64_t kMaxMilliCpu = 1'000'000'000;  // a million processors; the products below must not overflow
 
 void add_unique(std::vector<std::string>& list, std::string value) {
   if (std::ranges::find(list, value) == list.end()) list.push_back(std::move(value));
@@ -96,26 +97,27 @@ Result<ContainerResources> resources(const PodSpec& spec, const Object& c, const
   auto cpu_request = resource(c, "requests", "cpu");
   if (!cpu_request) cpu_request = resource(c, "limits", "cpu");
   if (cpu_request) {
-    auto milli = parse_milli(*cpu_request);
+    auto milli = kube::quantity_milli_value(*cpu_request);
     if (!milli) return propagate(milli, "resources.requests.cpu");
-    request_milli = *milli;
+    request_milli = std::min(*milli, kMaxMilliCpu);
     out.cpu_shares = std::max(kMinCpuShares, request_milli * 1024 / 1000);
   }
   if (auto limit = resource(c, "limits", "cpu")) {
-    auto milli = parse_milli(*limit);
+    auto milli = kube::quantity_milli_value(*limit);
     if (!milli) return propagate(milli, "resources.limits.cpu");
     if (*milli > 0) {
       out.cpu_period_us = kCpuPeriodUs;
-      out.cpu_quota_us = std::max(kMinCpuQuotaUs, *milli * kCpuPeriodUs / 1000);
+      out.cpu_quota_us = std::max(kMinCpuQuotaUs, std::min(*milli, kMaxMilliCpu) * kCpuPeriodUs / 1000);
     }
   }
   if (auto limit = resource(c, "limits", "memory")) {
-    auto bytes = parse_units(*limit);
+    auto bytes = kube::quantity_value(*limit);
     if (!bytes) return propagate(bytes, "resources.limits.memory");
     out.memory_limit_bytes = *bytes;
     request_bytes = *bytes;
   }
-  if (auto request = resource(c, "requests", "memory")) request_bytes = parse_units(*request).value_or(request_bytes);
+  if (auto request = resource(c, "requests", "memory"))
+    request_bytes = kube::quantity_value(*request).value_or(request_bytes);
   // Who asked for more of the node's memory is ended later when it runs out.
   const auto qos = qos_class(*spec.object);
   if (qos == "Guaranteed") {

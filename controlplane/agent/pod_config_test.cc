@@ -9,7 +9,6 @@
 #include "controlplane/agent/image_ref.h"
 #include "controlplane/agent/pod_cgroup.h"
 #include "controlplane/agent/pod_volumes.h"
-#include "controlplane/agent/quantity.h"
 #include "lib/base/atomic_file.h"
 #include "lib/kube/object.h"
 #include "lib/testing/temp_dir.h"
@@ -45,30 +44,6 @@ NodeSettings node() {
 std::string get(const EnvList& env, std::string_view key) {
   const auto it = std::ranges::find_if(env, [&](const auto& e) { return e.first == key; });
   return it == env.end() ? "(none)" : it->second;
-}
-
-TEST(Quantity, Parses) {
-  struct Case {
-    const char* in;
-    std::int64_t milli, units;
-  };
-  for (const auto& c : std::vector<Case>{{"1", 1000, 1},
-                                         {"500m", 500, 1},
-                                         {"0.1", 100, 1},
-                                         {"128Mi", 134217728000, 134217728},
-                                         {"1e3", 1000000, 1000},
-                                         {"2k", 2000000, 2000},
-                                         {"0.4Gi", 429496729600, 429496730},  // in floating point one more
-                                         {"1.1T", 1100000000000000, 1100000000000},
-                                         {"+.5", 500, 1},
-                                         {"1n", 1, 1},
-                                         {"-1.5", -1500, -1},
-                                         {"-1e300", -INT64_MAX, -INT64_MAX},
-                                         {"9Ei", INT64_MAX, INT64_MAX}}) {
-    EXPECT_EQ(parse_milli(c.in).value_or(-1), c.milli) << c.in;
-    EXPECT_EQ(parse_units(c.in).value_or(-1), c.units) << c.in;
-  }
-  for (const char* bad : {"", "x", "1Q", "1 Mi", "nan", ".", "1e3Ki", "--1"}) EXPECT_FALSE(parse_units(bad)) << bad;
 }
 
 TEST(ImageRef, NormalizesAndRefuses) {

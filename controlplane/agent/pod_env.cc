@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <array>
 
-#include "controlplane/agent/quantity.h"
 #include "lib/kube/object.h"
+#include "lib/kube/quantity.h"
 
 namespace hawser::agent {
 namespace {
@@ -253,12 +253,12 @@ Result<std::string> resource_value(const Object& container, std::string_view res
                                           : 0;
   if (!v && which == "requests") milli = 0;
   if (v) {
-    auto parsed = v->is_string() ? parse_milli(std::string_view(v->get_string()))
+    auto parsed = v->is_string() ? kube::quantity_milli_value(std::string_view(v->get_string()))
                                  : Result<std::int64_t>(v->is_int64() ? v->get_int64() * 1000 : 0);
     if (!parsed) return propagate(parsed, "resource {}", resource);
     milli = *parsed;
   }
-  auto unit = parse_milli(divisor.empty() || divisor == "0" ? "1" : divisor);
+  auto unit = kube::quantity_milli_value(divisor.empty() || divisor == "0" ? "1" : divisor);
   if (!unit || *unit <= 0) return fail(EINVAL, "divisor {:?}: not a positive quantity", divisor);
   return std::to_string(milli / *unit + (milli % *unit > 0 ? 1 : 0));  // rounded up, without a sum that may overflow
 }

@@ -3,9 +3,9 @@
 
 #include <algorithm>
 
-#include "controlplane/agent/quantity.h"
 #include "lib/base/time_text.h"
 #include "lib/kube/object.h"
+#include "lib/kube/quantity.h"
 
 namespace hawser::agent {
 namespace {
@@ -247,7 +247,7 @@ std::int64_t amount(const Object& container, const char* which, std::string_view
   if (!v) return 0;
   if (v->is_int64()) return v->get_int64() * 1000;
   if (!v->is_string()) return 0;
-  return parse_milli(std::string_view(v->get_string())).value_or(0);
+  return kube::quantity_milli_value(std::string_view(v->get_string())).value_or(0);
 }
 
 }  // namespace

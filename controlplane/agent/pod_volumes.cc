@@ -9,9 +9,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "controlplane/agent/quantity.h"
 #include "lib/base/atomic_file.h"
 #include "lib/kube/object.h"
+#include "lib/kube/quantity.h"
 
 namespace hawser::agent {
 namespace {
@@ -63,7 +63,7 @@ Result<> prepare_empty_dir(const PodSpec& spec, const Object& source, const std:
   if (kube::str(source, {"medium"}) == "Memory") {
     std::string options = "mode=0777";
     if (const auto limit = kube::str(source, {"sizeLimit"}); !limit.empty()) {
-      auto bytes = parse_units(limit);
+      auto bytes = kube::quantity_value(limit);
       if (!bytes) return propagate(bytes, "sizeLimit");
       if (*bytes > 0) options += fmt::format(",size={}", *bytes);
     }

@@ -4,8 +4,9 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <optional>
 
-#include "controlplane/schema/scalar.h"
+#include "lib/kube/quantity.h"
 
 namespace hawser::scheduler {
 namespace {
@@ -28,7 +29,7 @@ std::optional<std::int64_t> amount(std::string_view resource, const Value& v) {
     s = number = std::to_string(v.get_int64());
   else if (v.is_double())
     s = number = std::to_string(v.get_double());
-  auto q = schema::Quantity::parse(s);
+  auto q = kube::Quantity::parse(s);
   if (!q) return std::nullopt;
   return resource == "cpu" ? q->milli_value() : q->value();
 }

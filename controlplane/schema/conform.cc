@@ -7,6 +7,7 @@
 #include <boost/json/serialize.hpp>
 
 #include "controlplane/schema/scalar.h"
+#include "lib/kube/quantity.h"
 
 namespace hawser::schema {
 namespace {
@@ -222,7 +223,7 @@ class Conformer {
     std::string number = v.is_string()   ? std::string(v.get_string())
                          : v.is_double() ? fmt::format("{}", v.get_double())
                                          : json::serialize(v);
-    auto q = Quantity::parse(number);
+    auto q = kube::Quantity::parse(number);
     if (!q) return propagate(q);
     v = json::string(q->text());
     return {};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Scalars of the API that are more than JSON: quantities, times, base64. Parsing gives the canonical text that is
-// stored, as the Go types do when they are decoded and encoded again. Sources: resource.Quantity's documentation, RFC
-// 3339, RFC 4648. Pure.
+// Scalars of the API that are more than JSON: times and base64 (quantities: lib/kube/quantity.h). Parsing gives the
+// canonical text that is stored, as the Go types do when they are decoded and encoded again. Sources: RFC 3339, RFC
+// 4648. Pure.
 #pragma once
 
 #include <cstdint>
@@ -12,19 +12,6 @@
 #include "lib/base/result.h"
 
 namespace hawser::schema {
-
-// A fixed-point number: value = nanos / 10^9.
-struct Quantity {
-  enum class Format : std::uint8_t { kDecimal, kBinary, kExponent };
-  __int128 nanos = 0;
-  Format format = Format::kDecimal;
-
-  // "500m", "1Gi", "2", "1e3"; the error's text is what Kubernetes says.
-  static Result<Quantity> parse(std::string_view text);
-  [[nodiscard]] std::string text() const;          // canonical: "1000m" is "1"
-  [[nodiscard]] std::int64_t value() const;        // rounded up
-  [[nodiscard]] std::int64_t milli_value() const;  // rounded up
-};
 
 // Unix time in microseconds. Accepts what RFC 3339 does.
 Result<std::int64_t> parse_time_us(std::string_view text);

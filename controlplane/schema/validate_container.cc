@@ -6,9 +6,9 @@
 
 #include <boost/json/array.hpp>
 
-#include "controlplane/schema/scalar.h"
 #include "controlplane/schema/validate.h"
 #include "lib/kube/object.h"
+#include "lib/kube/quantity.h"
 
 namespace hawser::schema {
 namespace {
@@ -141,7 +141,7 @@ void validate_quantities(const Object& list, const std::string& path, FieldError
   for (const auto& [name, v] : list) {
     auto where = at_key(path, name);
     e.invalid(where, std::string_view(name), check_qualified_name(name));
-    auto q = v.is_string() ? Quantity::parse(v.get_string()) : Quantity::parse("");
+    auto q = v.is_string() ? kube::Quantity::parse(v.get_string()) : kube::Quantity::parse("");
     if (!q) continue;
     if (q->nanos < 0) e.invalid(where, v, "must be greater than or equal to 0");
     if (is_whole_resource(name) && q->nanos % 1'000'000'000 != 0) e.invalid(where, v, "must be an integer");
@@ -158,8 +158,8 @@ void validate_resources(const Object& r, const std::string& path, FieldErrors& e
   for (const auto& [name, v] : requests) {
     const auto* limit = limits.if_contains(name);
     if (!limit || !limit->is_string() || !v.is_string()) continue;
-    auto want = Quantity::parse(v.get_string());
-    auto most = Quantity::parse(limit->get_string());
+    auto want = kube::Quantity::parse(v.get_string());
+    auto most = kube::Quantity::parse(limit->get_string());
     if (want && most && want->nanos > most->nanos)
       e.invalid(at(path, "requests"), v,
                 fmt::format("must be less than or equal to {} limit of {}", std::string_view(name),

@@ -1,33 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// Texts that the agent reads. Line 1: a quantity; line 2: an image reference; line 3: a text with $(VAR) references;
-// the rest: a container's log, and a resolv.conf.
+// Texts that the agent reads. Line 1: an image reference; line 2: a text with $(VAR) references; the rest: a
+// container's log, and a resolv.conf.
 #include "controlplane/agent/cri_log.h"
 #include "controlplane/agent/image_ref.h"
 #include "controlplane/agent/pod_config.h"
 #include "controlplane/agent/pod_env.h"
-#include "controlplane/agent/quantity.h"
-#include "controlplane/schema/scalar.h"
 #include "tests/fuzz/fuzz.h"
 
 namespace {
 
 using namespace hawser;
 using fuzz::check;
-
-// The API server has accepted the quantity before the agent sees it; both must mean the same number.
-void check_quantity(std::string_view text) {
-  auto milli = agent::parse_milli(text);
-  auto units = agent::parse_units(text);
-  check(milli.has_value() == units.has_value(), std::string(text));
-  auto q = schema::Quantity::parse(text);
-  if (!q) return;
-  check(milli.has_value(), std::string(text));
-  // Short of where the agent's floating point runs out of digits.
-  constexpr __int128 kExact = static_cast<__int128>(1'000'000'000) * 1'000'000'000;
-  if (q->nanos < 0 || q->nanos > kExact || q->nanos % 1'000'000 != 0) return;
-  check(*milli == q->milli_value(), std::string(text));
-  check(*units == q->value(), std::string(text));
-}
 
 void check_image(std::string_view text) {
   auto ref = agent::normal_image_ref(text);
@@ -63,7 +46,6 @@ void check_log(std::string_view log) {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   fuzz::Input in(data, size);
-  check_quantity(in.line());
   check_image(in.line());
   check_expansion(in.line());
   check_log(in.rest());
