@@ -116,12 +116,13 @@ std::string Quantity::text() const {
   if (nanos == 0) return "0";
   Wide v = nanos < 0 ? -nanos : nanos;
   std::string sign = nanos < 0 ? "-" : "";
-  // Binary only where it shows the number exactly.
-  if (format == Format::kBinary && v >= 1024 * kNano && v % kNano == 0) {
+  // Binary only where it shows the number exactly and with a suffix: without one it would be read as decimal again,
+  // which is what Kubernetes then shows.
+  if (format == Format::kBinary && v % (1024 * kNano) == 0) {
     v /= kNano;
     std::size_t steps = 0;
     for (; steps < kBinary.size() && v % 1024 == 0; steps++) v /= 1024;
-    return sign + decimal_text(v) + (steps ? std::string(kBinary[steps - 1].text) : "");
+    return sign + decimal_text(v) + std::string(kBinary[steps - 1].text);
   }
   int power = -9;
   for (; power < 18 && v % 1000 == 0; power += 3) v /= 1000;

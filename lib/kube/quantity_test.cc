@@ -39,6 +39,7 @@ TEST(Quantity, CanonicalText) {
            Case{"0.4Gi", "429496729600m", 429496730, 429496729600},
            Case{"1.00000000000000000002Ei", "1152921504606846976023058431n", 1152921504606846977, kMost},
            Case{"1." + std::string(40, '0') + "1Ki", "1024000000001n", 1025, 1024001},
+           Case{"1432312.5Ki", "1466688k", 1466688000, 1466688000000},
            // What is too large for an API server's integers is the largest of them.
            Case{"9Ei", "9223372036854775807", kMost, kMost},
            Case{"1e300", "9223372036854775807", kMost, kMost},
