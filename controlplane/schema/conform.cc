@@ -95,18 +95,24 @@ class Conformer {
   // A part of the path while it lives.
   class Step {
    public:
-    Step(Conformer& c, std::string_view name) : c_(c), size_(c.path_.size()) {
-      if (!c.path_.empty()) c.path_ += '.';
-      c.path_ += name;
+    Step(Conformer& c, std::string_view name) : Step(c) {
+      for (auto* path : {&c.path_, &c.go_path_}) {
+        if (!path->empty()) *path += '.';
+        *path += name;
+      }
     }
-    Step(Conformer& c, std::size_t index) : c_(c), size_(c.path_.size()) { c.path_ += fmt::format("[{}]", index); }
-    ~Step() { c_.path_.resize(size_); }
+    Step(Conformer& c, std::size_t index) : Step(c) { c.path_ += fmt::format("[{}]", index); }
+    ~Step() {
+      c_.path_.resize(size_);
+      c_.go_path_.resize(go_size_);
+    }
     Step(const Step&) = delete;
     Step& operator=(const Step&) = delete;
 
    private:
+    explicit Step(Conformer& c) : c_(c), size_(c.path_.size()), go_size_(c.go_path_.size()) {}
     Conformer& c_;
-    std::size_t size_;
+    std::size_t size_, go_size_;
   };
 
   static bool is_empty_map(const Field& f, const json::value& v) {
@@ -118,14 +124,7 @@ class Conformer {
     std::string found = go_value(v);
     if (v.is_double() && (f.base == Base::kInt32 || f.base == Base::kInt64))
       found += fmt::format(" {}", v.get_double());
-    std::string path;  // the Go path has no indices
-    for (std::size_t i = 0; i < path_.size(); i++) {
-      if (path_[i] == '[')
-        i = path_.find(']', i);
-      else
-        path += path_[i];
-    }
-    return fail(0, "json: cannot unmarshal {} into Go struct field {}.{} of type {}", found, owner.name, path,
+    return fail(0, "json: cannot unmarshal {} into Go struct field {}.{} of type {}", found, owner.name, go_path_,
                 go_type(f, shape));
   }
 
@@ -246,6 +245,7 @@ class Conformer {
 
   std::vector<std::string>& unknown_;
   std::string path_;
+  std::string go_path_;  // the same without indices
 };
 
 }  // namespace

@@ -78,6 +78,8 @@ TEST(Decode, Table) {
        R"(Deployment in version "apps/v1" cannot be handled as a Deployment: json: cannot unmarshal number 4294967296 into Go struct field DeploymentSpec.spec.replicas of type int32)"},
       {__LINE__, "Pod", R"({"spec":{"containers":[{"name":"a","env":[{"name":"X","value":1}]}]}})", "",
        R"(Pod in version "v1" cannot be handled as a Pod: json: cannot unmarshal number into Go struct field EnvVar.spec.containers.env.value of type string)"},
+      {__LINE__, "Pod", R"({"metadata":{"labels":{"a[b":1}}})", "",
+       R"(Pod in version "v1" cannot be handled as a Pod: json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels.a[b of type string)"},
       {__LINE__, "Pod", R"({"spec":{"containers":{}}})", "",
        R"(Pod in version "v1" cannot be handled as a Pod: json: cannot unmarshal object into Go struct field PodSpec.spec.containers of type []v1.Container)"},
       {__LINE__, "Pod", R"({"spec":{"containers":[{"imagee":"x"},{"a":1}]}})", "",
