@@ -138,6 +138,7 @@ Result<> Daemon::sync() {
   }
   last_error_.clear();
   metrics_.sync_duration.observe(seconds(clock_.now() - start));
+  if (kernel_.localhost) kernel_.localhost->apply(taken.state, tracker_.node().addresses, clock_.now() >= next_audit_);
   note_applied(*taken.state, revisions);
   if (auto r = sync_health_checks(); !r) log::warn("health check node ports: {}", r.error().text);
   flows_pending_ = flows_pending_ || udp || clock_.now() >= next_audit_;

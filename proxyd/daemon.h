@@ -27,6 +27,7 @@
 #include "proxyd/conntrack/reconcile.h"
 #include "proxyd/health/health.h"
 #include "proxyd/health/node_ports.h"
+#include "proxyd/localhost/localhost.h"
 #include "proxyd/model/options.h"
 #include "proxyd/model/tracker.h"
 
@@ -48,6 +49,7 @@ struct Kernel {
   Backend& backend;
   Conntrack& conntrack;
   netlink::Rtnl& rtnl;  // for this node's addresses
+  LocalhostNodePorts* localhost = nullptr;
 };
 
 class Daemon {

@@ -27,6 +27,8 @@
 #include "proxyd/inspect/inspector.h"
 #include "proxyd/ipvs/ipvs_backend.h"
 #include "proxyd/ipvs/options.h"
+#include "proxyd/localhost/kernel_hooks.h"
+#include "proxyd/localhost/localhost.h"
 #include "proxyd/nft/nft_backend.h"
 #include "proxyd/takeover/kube_proxy.h"
 
@@ -53,6 +55,7 @@ std::string help_of(std::string_view flag) {
   if (flag == "master") return "the API server, over what the kubeconfig says";
   if (flag == "service-cidr") return "where cluster IPs come from; an address there without a Service is silent";
   if (flag == "icmp-echo") return "cluster IPs answer pings";
+  if (flag == "cgroup-root") return "the node's cgroup v2 folder, for node ports on loopback; not given: found";
   return "only the port of that address; 0: none";
 }
 
@@ -184,6 +187,34 @@ proxy::IpvsKernel ipvs_kernel(nft::NftRunner& nft, netlink::Rtnl& rtnl, netlink:
   return {ipvs, rtnl, nft, set, name.release};
 }
 
+// Node ports on loopback: served, off, or not possible here, which its words say.
+class Localhost {
+ public:
+  Localhost(const proxy::ProxyOptions& o, netlink::Rtnl& rtnl) {
+    auto root = proxy::find_cgroup_root(o.cgroup_root);
+    auto hooks = root ? proxy::KernelHooks::make(*root) : propagate(root);
+    if (!o.localhost_node_ports) {
+      // A process before this one may have had it on.
+      if (hooks) (void)hooks->detach();
+      return;
+    }
+    if (!hooks) {
+      words_ = "not served: " + hooks.error().text;
+      log::warn("node ports on loopback: {}", words_);
+      return;
+    }
+    hooks_.emplace(std::move(*hooks));
+    ports_.emplace(*hooks_, rtnl, o.traffic);
+  }
+  [[nodiscard]] proxy::LocalhostNodePorts* ports() { return ports_ ? &*ports_ : nullptr; }
+  [[nodiscard]] std::string status() const { return ports_ ? ports_->status() : words_; }
+
+ private:
+  std::optional<proxy::KernelHooks> hooks_;
+  std::optional<proxy::LocalhostNodePorts> ports_;
+  std::string words_ = "off";
+};
+
 // True to be called again with the configuration read anew.
 Result<bool> serve(const Flags& f, proxy::ProxyOptions& o, const std::optional<proxy::IpvsSettings>& ipvs_settings,
                    TerminationSignals& signals) {
@@ -220,12 +251,13 @@ Result<bool> serve(const Flags& f, proxy::ProxyOptions& o, const std::optional<p
     if (kube::name(o).size() <= kMaxName && kube::ns(o).size() <= kMaxName)
       events.record(kind, o, {.warning = true, .reason = "ProxyCannotServe", .message = text});
   };
+  Localhost localhost(o, *rtnl);
   proxy::Daemon daemon({.node = *node,
                         .min_interval = o.min_sync_period,
                         .audit_interval = o.sync_period,
                         .node_port_addresses = o.traffic.node_port_addresses,
                         .on_problem = problem},
-                       **client, {*backend, *conntrack, *rtnl}, registry);
+                       **client, {*backend, *conntrack, *rtnl, localhost.ports()}, registry);
   auto inspect = proxy::inspect_kernel(backend->name(), daemon.tracker(), daemon.health(), o.traffic);
   if (!inspect) return propagate(inspect);
   auto health = proxy::HealthServers::start({.healthz_bind = o.healthz_bind,
@@ -234,6 +266,7 @@ Result<bool> serve(const Flags& f, proxy::ProxyOptions& o, const std::optional<p
                                              .node = *node,
                                              .mode = std::string(backend->name()),
                                              .configz = o.configz,
+                                             .localhost_node_ports = [&localhost] { return localhost.status(); },
                                              .more = std::move(*inspect)},
                                             daemon.health(), registry);
   if (!health) return propagate(health);
@@ -261,6 +294,11 @@ Result<> cleanup(const Flags& f) {
     if (!config) return propagate(config);
     auto settings = proxy::ipvs_settings(*config);
     if (!settings) return propagate(settings);
+    if (auto root = proxy::find_cgroup_root(config->text("--cgroup-root")); root) {
+      auto hooks = proxy::KernelHooks::make(*root);
+      auto detached = hooks ? hooks->detach() : propagate(hooks);
+      if (!detached) log::warn("node ports on loopback: {}", detached.error().text);
+    }
     // Of both modes: this one's leaves nothing of the rules either.
     const auto options = *settings ? (*settings)->options : proxy::IpvsOptions{};
     if (auto r = proxy::IpvsBackend(ipvs_kernel(**nft, *rtnl, *ipvs), {}, options).cleanup(); !r) return r;

@@ -13,9 +13,9 @@ namespace {
 
 // Of the flags, those that count beside a file.
 bool beside_file(std::string_view flag) {
-  // The last two are ours: no field of the file could say them.
+  // The last three are ours: no field of the file could say them.
   return flag == "hostname-override" || flag == "master" || flag == "v" || flag == "service-cidr" ||
-         flag == "icmp-echo";
+         flag == "icmp-echo" || flag == "cgroup-root";
 }
 
 std::string place(const Setting& s) {

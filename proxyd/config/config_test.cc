@@ -263,6 +263,20 @@ TEST(MakeOptions, RefusesWhatCannotBe) {
   }
 }
 
+TEST(LocalhostNodePorts, DefaultByMode) {
+  const auto on = [](const std::vector<GivenFlag>& flags) { return options_of({}, flags).localhost_node_ports; };
+  EXPECT_TRUE(on({}));
+  EXPECT_TRUE(on({{"proxy-mode", "iptables"}}));
+  EXPECT_FALSE(on({{"proxy-mode", "nftables"}}));
+  EXPECT_FALSE(on({{"proxy-mode", "ipvs"}}));
+  EXPECT_TRUE(on({{"proxy-mode", "nftables"}, {"iptables-localhost-nodeports", "true"}}));
+  EXPECT_FALSE(on({{"iptables-localhost-nodeports", "false"}}));
+  const auto file =
+      options_of(kHead + "mode: nftables\niptables: {localhostNodePorts: true}\n", {{"cgroup-root", "/c"}});
+  EXPECT_TRUE(file.localhost_node_ports);
+  EXPECT_EQ(file.cgroup_root, "/c");
+}
+
 TEST(AddNode, CompletesWhatOnlyTheNodeTells) {
   const auto node = boost::json::parse(R"({"spec": {"podCIDR": "10.244.1.0/24"}, "status": {"addresses": [
     {"type": "Hostname", "address": "n"}, {"type": "InternalIP", "address": "192.0.2.11"}, {"type": "InternalIP", "address": "fd00::b"}]}})")

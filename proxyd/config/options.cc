@@ -83,6 +83,13 @@ Result<> read_node_port_addresses(const Config& c, ProxyOptions& o) {
   return {};
 }
 
+// kube-proxy's mode iptables has it on; its other modes cannot, so there it wants to be asked for.
+bool read_localhost(const Config& c) {
+  if (c.given("iptables.localhostNodePorts")) return c.flag("iptables.localhostNodePorts");
+  const std::string mode = c.text("mode");
+  return mode.empty() || mode == "iptables";
+}
+
 Result<std::optional<std::int64_t>> read_count(const Config& c, const char* field) {
   if (!c.given(field)) return std::nullopt;
   if (c.number(field) < 0) return fail(EINVAL, "{}: {} is below 0", field, c.number(field));
@@ -145,6 +152,8 @@ Result<ProxyOptions> make_options(Config& c) {
     o.oom_score = static_cast<int>(c.number("oomScoreAdj"));
     if (*o.oom_score < -1000 || *o.oom_score > 1000) return fail(EINVAL, "oomScoreAdj: want -1000 to 1000");
   }
+  o.localhost_node_ports = read_localhost(c);
+  o.cgroup_root = c.text("--cgroup-root");
   o.traffic.icmp_echo = c.flag("--icmp-echo");
   if (auto r = add_cidrs("--service-cidr", split_list(c.text("--service-cidr")), o.traffic.service_cidrs); !r)
     return propagate(r);

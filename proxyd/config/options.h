@@ -31,6 +31,8 @@ struct ProxyOptions {
   bool node_cidr = false;
   bool node_port_primary = false;
   Nanos sync_period{}, min_sync_period{};
+  bool localhost_node_ports = false;  // node ports on loopback too
+  std::string cgroup_root;            // for them; empty: to be found
   std::optional<int> oom_score;
   std::int64_t verbosity = 0;
   ConntrackSettings conntrack;

@@ -16,8 +16,8 @@ constexpr const char* kJson = "the API is spoken in JSON";
 constexpr const char* kProfile = "there is no profiler inside; use perf";
 constexpr const char* kGates = "what the gates switch is decided here by what the Services say";
 
-// Of the flags without a field, --service-cidr and --icmp-echo are ours. In the order in which --write-config-to writes
-// them; a section's fields stand together.
+// Of the flags without a field, --service-cidr, --icmp-echo and --cgroup-root are ours. In the order in which
+// --write-config-to writes them; a section's fields stand together.
 constexpr Setting kSettings[] = {
     {"featureGates", "feature-gates", Type::kSwitches, nullptr, kGates},
     {"clientConnection.kubeconfig", "kubeconfig", Type::kText, "", ""},
@@ -41,8 +41,7 @@ constexpr Setting kSettings[] = {
     {"mode", "proxy-mode", Type::kText, "", ""},
     {"iptables.masqueradeBit", "iptables-masquerade-bit", Type::kInt, "14", ""},
     {"iptables.masqueradeAll", "masquerade-all", Type::kBool, "false", ""},
-    {"iptables.localhostNodePorts", "iptables-localhost-nodeports", Type::kBool, nullptr,
-     "node ports are not served on loopback: that would need route_localnet, which opens it to neighbours"},
+    {"iptables.localhostNodePorts", "iptables-localhost-nodeports", Type::kBool, nullptr, ""},
     {"iptables.snatNodeInternalIP", "", Type::kBool, nullptr,
      "masquerade takes the address of the interface that a packet leaves by"},
     {"iptables.syncPeriod", "iptables-sync-period", Type::kDuration, "30s", kNoIptables},
@@ -87,6 +86,7 @@ constexpr Setting kSettings[] = {
     {"", "master", Type::kText, "", ""},
     {"", "service-cidr", Type::kText, "", ""},
     {"", "icmp-echo", Type::kBool, "false", ""},
+    {"", "cgroup-root", Type::kText, "", ""},
     {"", "cleanup-ipvs", Type::kBool, "true", "--cleanup-kube-proxy decides what is removed besides our own"},
     {"", "cleanup-iptables", Type::kBool, "true", "--cleanup-kube-proxy decides what is removed besides our own"},
     {"", "alsologtostderr", Type::kBool, "false", kLog},

@@ -95,7 +95,7 @@ std::string ProxyHealth::body() const {
                      rfc3339(clock_.wall()), eligible_);
 }
 
-std::string ProxyHealth::status(std::string_view node, std::string_view mode) const {
+std::string ProxyHealth::status(std::string_view node, std::string_view mode, std::string_view localhost) const {
   std::lock_guard l(mu_);
   boost::json::object revisions;
   for (const auto& [kind, version] : revisions_) revisions[kind] = std::to_string(version);
@@ -105,6 +105,7 @@ std::string ProxyHealth::status(std::string_view node, std::string_view mode) co
   o["pending"] = waiting_since_ || syncing_since_;
   o["lastUpdated"] = rfc3339_micro(last_synced_);
   o["resourceVersions"] = std::move(revisions);
+  o["localhostNodePorts"] = localhost;
   return boost::json::serialize(o) + "\n";
 }
 
@@ -149,7 +150,9 @@ http::Response answer_metrics(std::string_view path, const ProxyHealth& health, 
   if (path == "/metrics") return text(200, registry.text(), metrics::kContentType);
   if (path == "/proxyMode") return text(200, o.mode);
   if (path == "/configz") return text(200, o.configz, "application/json");
-  if (path == "/status") return text(200, health.status(o.node, o.mode), "application/json");
+  if (path == "/status")
+    return text(200, health.status(o.node, o.mode, o.localhost_node_ports ? o.localhost_node_ports() : "off"),
+                "application/json");
   if (path == "/healthz") return answer_healthz(path, health);
   return text(404, "there are /metrics, /proxyMode, /configz, /status and /healthz\n");
 }

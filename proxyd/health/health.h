@@ -50,8 +50,9 @@ class ProxyHealth {
   [[nodiscard]] std::optional<std::uint64_t> generation() const;  // of the last sync
   // The body of /healthz: {"lastUpdated": ..., "currentTime": ..., "nodeEligible": ...}.
   [[nodiscard]] std::string body() const;
-  // The body of /status.
-  [[nodiscard]] std::string status(std::string_view node, std::string_view mode) const;
+  // The body of /status. `localhost`: about node ports on loopback.
+  [[nodiscard]] std::string status(std::string_view node, std::string_view mode,
+                                   std::string_view localhost = "off") const;
 
  private:
   [[nodiscard]] bool alive_locked() const;
@@ -91,7 +92,8 @@ struct HealthServerOptions {
   bool hard_fail = false;                        // a busy port is an error; else it is tried again by retry()
   std::string node;
   std::string mode = "nftables";
-  std::string configz;  // JSON
+  std::string configz;                                     // JSON
+  std::function<std::string()> localhost_node_ports = {};  // for /status; any thread
   // Further paths of the metrics address; no answer: not one of them. Called on the server's worker thread.
   std::function<std::optional<http::Response>(const http::Request&)> more = {};
 };

@@ -30,7 +30,7 @@ struct TrafficOptions {
   bool masquerade_all = false;             // everything to a cluster IP
   std::uint32_t masquerade_mark = 0x4000;  // one bit, 1 << masqueradeBit; kube-proxy's default is bit 14
   // Where node ports are served: those of this node's addresses that are in one of these. None of a family: on all of
-  // that family. Never on loopback: that would need route_localnet, which opens it to neighbours. "primary" is the
+  // that family. Loopback is a matter of LocalhostNodePorts, not of the rules. "primary" is the
   // node's own addresses as /32 and /128, see parse_node_port_addresses().
   std::vector<Cidr> node_port_addresses = {};
   bool icmp_echo = false;                // cluster IPs answer pings [P31]

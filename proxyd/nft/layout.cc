@@ -148,7 +148,8 @@ void add_node_port_entry(std::vector<nft::Rule>& r, const LayoutOptions& o) {
 }
 
 void add_node_ports(std::vector<nft::Rule>& r) {
-  // A node port on loopback would need route_localnet, which opens 127/8 to neighbours (CVE-2020-8558).
+  // A node port on loopback would need route_localnet here, which opens 127/8 to neighbours (CVE-2020-8558). Sockets
+  // are led away from there instead (localhost/).
   r.push_back(RuleBuilder("node-ports")
                   .match_cidr(nft::ip_daddr(AF_INET), Op::kEq, *Cidr::parse("127.0.0.0/8"))
                   .verdict(kReturn)

@@ -222,7 +222,8 @@ TrafficOptions pod_ranges() {
   return {.cluster_cidrs = {*Cidr::parse("10.244.0.0/16"), *Cidr::parse("fd00::/16")}};
 }
 
-Proxyd::Proxyd(const Host& node, kube::Client& client, const TrafficOptions& options, const IpvsOptions* ipvs) {
+Proxyd::Proxyd(const Host& node, kube::Client& client, const TrafficOptions& options, const IpvsOptions* ipvs,
+               const std::string& cgroup) {
   node.run([&] {
     auto nft = nft::KernelNft::open();
     auto conntrack = KernelConntrack::open();
@@ -248,8 +249,15 @@ Proxyd::Proxyd(const Host& node, kube::Client& client, const TrafficOptions& opt
     } else {
       backend_ = std::make_unique<NftBackend>(*nft_, options);
     }
+    if (!cgroup.empty()) {
+      auto hooks = KernelHooks::make(cgroup);
+      ASSERT_TRUE(hooks) << hooks.error().text;
+      hooks_.emplace(std::move(*hooks));
+      localhost_.emplace(*hooks_, *rtnl_, options);
+    }
     daemon_ = std::make_unique<Daemon>(DaemonOptions{.node = "node-1", .traffic = options}, client,
-                                       Kernel{*backend_, *conntrack_, *rtnl_}, registry_);
+                                       Kernel{*backend_, *conntrack_, *rtnl_, localhost_ ? &*localhost_ : nullptr},
+                                       registry_);
     auto monitor = nft::NftMonitor::start(kTable, nft_->port_id(), [this] { daemon_->table_changed(); });
     ASSERT_TRUE(monitor) << monitor.error().text;
     monitor_ = std::move(*monitor);

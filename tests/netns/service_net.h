@@ -24,6 +24,7 @@
 #include "lib/nft/monitor.h"
 #include "proxyd/daemon.h"
 #include "proxyd/ipvs/ipvs_backend.h"
+#include "proxyd/localhost/kernel_hooks.h"
 #include "proxyd/nft/nft_backend.h"
 #include "tests/netns/host.h"
 
@@ -92,9 +93,9 @@ TrafficOptions pod_ranges();
 // proxyd as main() wires it, on a node's namespace, against a fake API server.
 class Proxyd {
  public:
-  // With `ipvs`: mode ipvs. `node` outlives this.
+  // With `ipvs`: mode ipvs. With `cgroup`: node ports on loopback for the processes in it. `node` outlives this.
   Proxyd(const hawser::testing::Host& node, kube::Client& client, const TrafficOptions& options,
-         const IpvsOptions* ipvs = nullptr);
+         const IpvsOptions* ipvs = nullptr, const std::string& cgroup = "");
   ~Proxyd();
   Proxyd(const Proxyd&) = delete;
   Proxyd& operator=(const Proxyd&) = delete;
@@ -104,6 +105,8 @@ class Proxyd {
   Result<> cleanup() { return backend_->cleanup(); }
   [[nodiscard]] double metric(const std::string& name) const;
   [[nodiscard]] std::string metrics() const { return registry_.text(); }
+  [[nodiscard]] std::string localhost() const { return localhost_ ? localhost_->status() : "off"; }
+  Result<> detach_localhost() { return hooks_->detach(); }
 
  private:
   metrics::Registry registry_;
@@ -112,6 +115,8 @@ class Proxyd {
   std::optional<netlink::KernelRtnl> rtnl_;
   std::optional<netlink::KernelIpvs> ipvs_;
   std::unique_ptr<Backend> backend_;
+  std::optional<KernelHooks> hooks_;
+  std::optional<LocalhostNodePorts> localhost_;
   std::unique_ptr<Daemon> daemon_;
   std::unique_ptr<nft::NftMonitor> monitor_;
 };
