@@ -2,16 +2,21 @@
 // The agent against a real containerd: whole lives of pods, with an API server in memory. Skips, saying why, without
 // root or containerd.
 #include <algorithm>
+#include <csignal>
 #include <filesystem>
+#include <fstream>
 
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "controlplane/agent/agent.h"
 #include "controlplane/agent/containerd_fixture.h"
 #include "controlplane/agent/cri_client.h"
 #include "controlplane/agent/cri_log.h"
+#include "controlplane/agent/pod_cgroup.h"
 #include "lib/base/atomic_file.h"
 #include "lib/kube/fake_client.h"
 #include "lib/kube/object.h"
@@ -334,6 +339,33 @@ TEST_F(CriTest, ManyPodsComeAndGo) {
   const auto down = system_clock().now();
   std::printf("%d pods: up in %.2f s, down in %.2f s\n", kPods, std::chrono::duration<double>(up - begin).count(),
               std::chrono::duration<double>(down - up).count());
+}
+
+// What containerd leaves when it is killed between starting a container's first process and recording it.
+TEST_F(CriTest, ProcessNobodyKnowsEndsWithItsPodsCgroup) {
+  const NodeSettings node{.cgroup_parent = g_cgroup_parent + "/orphans"};  // where the agent does not look
+  std::string procs;
+  for (const char* hierarchy : {"", "/pids", "/unified"}) {
+    const auto dir = node.cgroup_root + hierarchy + pod_cgroup(node, "nobodys", "BestEffort") + "/c1";
+    std::error_code ec;
+    if (fs::exists(node.cgroup_root + hierarchy + "/cgroup.procs") && fs::create_directories(dir, ec))
+      procs = dir + "/cgroup.procs";
+  }
+  ASSERT_FALSE(procs.empty());
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::pause();
+    ::_exit(0);
+  }
+  ASSERT_GT(child, 0);
+  ASSERT_TRUE(std::ofstream(procs) << child << std::flush);
+  EXPECT_TRUE(pods_with_cgroups(node).contains("nobodys"));
+  remove_pod_cgroups(node, "nobodys");
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+  remove_pod_cgroups(node, "nobodys");
+  EXPECT_FALSE(pods_with_cgroups(node).contains("nobodys"));
 }
 
 int run_tests() {

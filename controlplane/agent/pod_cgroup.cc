@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "controlplane/agent/pod_cgroup.h"
 
+#include <cerrno>
+#include <chrono>
+#include <csignal>
 #include <filesystem>
+#include <fstream>
+#include <thread>
 #include <vector>
 
 #include <fmt/format.h>
@@ -28,10 +33,21 @@ std::vector<std::string> roots(const NodeSettings& node) {
   return out;
 }
 
+// True if there was a process to kill. One of another process namespace reads 0.
+bool kill_processes(const std::string& dir) {
+  std::ifstream procs(dir + "/cgroup.procs");
+  bool any = false;
+  for (pid_t pid = 0; procs >> pid;) any |= pid > 1 && ::kill(pid, SIGKILL) == 0;
+  return any;
+}
+
 // The files of a cgroup go with it, so only folders are removed, the lowest first.
 void remove_tree(const std::string& dir) {
+  constexpr int kTries = 50;
+  constexpr std::chrono::milliseconds kEnd{2};  // a killed process leaves its cgroup when it has ended
   for (const auto& below : folders_in(dir)) remove_tree(below);
-  ::rmdir(dir.c_str());
+  for (int i = 0; i < kTries && ::rmdir(dir.c_str()) != 0 && errno == EBUSY && kill_processes(dir); ++i)
+    std::this_thread::sleep_for(kEnd);
 }
 
 }  // namespace

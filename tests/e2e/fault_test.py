@@ -40,6 +40,19 @@ def no_leftovers(e, seconds=90):
     check(not left, f"left on the nodes: {left}")
 
 
+def tell_what_is_left(e, label):
+    """For a failure that cannot be had again at will: the pods, and the last words of the daemons of their nodes."""
+    pods = e.pods(label)
+    print(f"  leftovers: {leftovers(e)}")
+    for p in pods:
+        containers = [(c["name"], c["state"]) for c in p["status"].get("containerStatuses", [])]
+        print(f"  {p['metadata']['name']} on {p['spec'].get('nodeName')}, deleted {p['metadata'].get('deletionTimestamp')}: {p['status'].get('phase')} {containers}")
+    for log in [os.path.join(e.cluster.hosts["control"].folder, "log", "controlplane.log")] + [
+            os.path.join(e.cluster.hosts[n].folder, "log", f"{s}.log") for n in sorted({p["spec"].get("nodeName") for p in pods} - {None}) for s in ("agent", "containerd")]:
+        with open(log, errors="replace") as f:
+            print(f"  {log}:", *f.read().splitlines()[-12:], sep="\n    ", flush=True)
+
+
 def pods_of_others(e):
     return [p for p in e.cluster.api("GET", "/api/v1/pods")["items"] if p["metadata"]["namespace"] != e.namespace]
 
@@ -76,6 +89,7 @@ def case_kills_during_creation_and_deletion(e):
         no_leftovers(e)
     except Exception:
         print(f"  random seed {seed}", flush=True)
+        tell_what_is_left(e, "app=storm")
         raise
 
 
