@@ -10,10 +10,11 @@ import cni  # noqa: E402
 import footprint  # noqa: E402
 import overlay  # noqa: E402
 import pods  # noqa: E402
+import proxy_churn  # noqa: E402
 import proxy_nft  # noqa: E402
 from report import Report  # noqa: E402
 
-BENCHMARKS = {"pods": pods, "footprint": footprint, "cni": cni, "overlay": overlay, "proxy-nft": proxy_nft}
+BENCHMARKS = {"pods": pods, "footprint": footprint, "cni": cni, "overlay": overlay, "proxy-nft": proxy_nft, "proxy-churn": proxy_churn}
 
 
 def main():
@@ -22,6 +23,7 @@ def main():
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--list", action="store_true", help="name the benchmarks and end")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=proxy_churn.SECONDS, help="length of proxy-churn (%(default)s)")
     args = parser.parse_args()
     if args.list:
         for name, module in BENCHMARKS.items():
@@ -33,7 +35,8 @@ def main():
         return 2
     report = Report(args.json)
     for name in args.names or BENCHMARKS:
-        BENCHMARKS[name].run(report, args.rounds)
+        # A soak has a length in place of rounds.
+        BENCHMARKS[name].run(report, args.seconds if name == "proxy-churn" else args.rounds)
     report.close()
     return 0
 

@@ -22,14 +22,14 @@ class Report:
         print(f"# {machine()}", file=sys.stderr)
 
     def add(self, name, unit, ours, target, peer=None, peer_name=None, limit=None, lower_is_better=True):
-        """ours, peer, limit: lists of rounds (peer and limit may be None). target: what `ours` must reach."""
+        """ours, peer, limit: lists of rounds (peer and limit may be None). target: what `ours` must reach (None: nothing)."""
         median = statistics.median(ours)
         versus = statistics.median(peer) if peer else None
         row = {
             "name": name, "unit": unit, "ours": round(median, 3), "peer": round(versus, 3) if peer else None, "peer_name": peer_name,
             "limit": round(statistics.median(limit), 3) if limit else None,
             "ratio": float(f"{median / versus:.3g}") if versus else None, "target": target,
-            "met": (median <= target) if lower_is_better else (median >= target), "n": len(ours),
+            "met": None if target is None else (median <= target) if lower_is_better else (median >= target), "n": len(ours),
             "spread": round((max(ours) - min(ours)) / median, 3) if median else 0}
         self.rows.append(row)
         if self.as_json:
