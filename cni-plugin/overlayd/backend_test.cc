@@ -309,6 +309,12 @@ TEST(StaticSource, FollowsTheFileAndKeepsTheLastGoodState) {
 
 TEST(Probe, WhatWasSeenTellsTheFault) {
   EXPECT_EQ(judge({.small_back = true, .full_back = true}), PathState::kWorks);
+  EXPECT_EQ(judge({.small_back = true, .full_back = true, .computed_back = true}), PathState::kWrongChecksum);
+  EXPECT_EQ(judge({.small_back = true, .full_back = true, .offloaded_back = true, .computed_back = true}),
+            PathState::kWorks);
+  EXPECT_EQ(judge({.small_back = true, .full_back = true, .offloaded_back = true}), PathState::kWorks)
+      << "the peer answers only so many a second";
+  EXPECT_EQ(judge({.small_back = true, .computed_back = true}), PathState::kMtuBlackHole);
   EXPECT_EQ(judge({.small_back = true}), PathState::kMtuBlackHole);
   EXPECT_EQ(judge({.heard = true}), PathState::kOneWay);
   EXPECT_EQ(judge({}), PathState::kUnreachable);

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "lib/base/log.h"
+#include "lib/netlink/ethtool.h"
 
 namespace hawser::overlay {
 namespace {
@@ -50,6 +51,11 @@ Daemon::Daemon(Options options, SubnetSource& source, Kernel kernel, metrics::Re
       failures_(registry.counter("hawser_overlay_sync_failures_total", "Comparisons that ended with an error.").with()),
       repairs_(registry.counter("hawser_overlay_repairs_total", "Objects put right that others had changed, by kind.",
                                 {"kind"})),
+      offload_faults_(registry
+                          .counter("hawser_overlay_offload_faults_total",
+                                   "Times a tunnel device was told to write checksums itself, since those of the "
+                                   "network device were wrong.")
+                          .with()),
       seconds_(registry
                    .histogram("hawser_overlay_sync_seconds", "Time of one comparison with its writes.",
                               metrics::exponential_buckets(0.0005, 2, 14))
@@ -281,12 +287,61 @@ Result<> Daemon::sync_family(const OverlaySpec& spec, const char* cause) {
   auto synced = sync(kernel_.rtnl, spec);
   if (!synced) return propagate(synced);
   if (synced->device) devices_.insert(synced->device);
+  const bool vxlan = find_backend(options_.settings.backend)->device == DeviceKind::kVxlan;
+  if (vxlan && synced->device) sync_offload(spec.device.name);
   peers_.set(static_cast<double>(spec.peers.size()));
   for (const auto& p : spec.peers)
-    found_targets_.push_back({p.node, p.direct ? p.vtep : gateway_of(p.pod_cidr), spec.mtu});
+    found_targets_.push_back({p.node, p.direct ? p.vtep : gateway_of(p.pod_cidr), spec.mtu,
+                              vxlan && !p.direct ? spec.device.name : std::string()});
   if (auto r = remove_stale_device(kernel_.rtnl, spec.family, options_.settings, synced->wrote); !r) return r;
   report(synced->wrote, cause);
   return {};
+}
+
+// A device that was made anew has the offload again.
+void Daemon::sync_offload(const std::string& device) {
+  std::string peer;
+  {
+    std::lock_guard l(mu_);
+    auto it = distrusted_.find(device);
+    if (it != distrusted_.end()) peer = it->second;
+  }
+  auto on = netlink::tx_checksum_offload(device);
+  if (!on) return log::debug("{}", on.error().text);
+  if (*on && !peer.empty()) {
+    // The network itself is as it was; without it some packets are lost, but not all.
+    if (auto r = netlink::set_tx_checksum_offload(device, false); !r) return log::error("{}", r.error().text);
+    log::warn("device {}: transmit checksum offload switched off: what node {} gets has wrong checksums", device, peer);
+    offload_faults_.add();
+    on = false;
+  }
+  std::lock_guard l(mu_);
+  if (*on)
+    without_offload_.erase(device);
+  else
+    without_offload_.insert(device);
+}
+
+void Daemon::on_faults(const std::vector<PathReport>& faults) {
+  bool found = false;
+  {
+    std::lock_guard l(mu_);
+    for (const auto& f : faults)
+      if (f.state == PathState::kWrongChecksum)
+        found |= distrusted_.emplace(f.target.offload_device, f.target.node).second;
+  }
+  if (found) wake();
+}
+
+std::vector<std::string> Daemon::device_lines() const {
+  std::lock_guard l(mu_);
+  std::vector<std::string> out;
+  for (const auto& device : without_offload_) {
+    auto it = distrusted_.find(device);
+    out.push_back(fmt::format("device {}: transmit checksum offload is off{}", device,
+                              it == distrusted_.end() ? "" : ": what node " + it->second + " got had wrong checksums"));
+  }
+  return out;
 }
 
 void Daemon::report(const std::vector<Change>& wrote, const char* cause) {

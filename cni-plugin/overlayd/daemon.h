@@ -10,6 +10,7 @@
 #pragma once
 
 #include <atomic>
+#include <map>
 #include <mutex>
 #include <set>
 #include <string>
@@ -68,6 +69,11 @@ class Daemon {
   void wake();
   // The peers as of the last comparison, for a prober; any thread.
   [[nodiscard]] std::vector<ProbeTarget> probe_targets() const;
+  // What a prober found. Where the checksums that a network device writes for a tunnel are wrong, the tunnel's device
+  // is told to write them itself from now on; any thread.
+  void on_faults(const std::vector<PathReport>& faults);
+  // "device flannel.1: transmit checksum offload is off: ...", for a person; any thread.
+  [[nodiscard]] std::vector<std::string> device_lines() const;
 
  private:
   Result<> sync_once(const char* cause);
@@ -78,6 +84,7 @@ class Daemon {
   Result<OverlaySpec> spec_for(int family, Lease& own);
   Result<> sync_wireguard(const std::vector<OverlaySpec>& specs, Lease& own, const char* cause);
   Result<> sync_family(const OverlaySpec& spec, const char* cause);
+  void sync_offload(const std::string& device);
   Result<> sync_masquerade(const Lease& own, const char* cause);
   Result<> write_node_files(const Lease& own, int mtu);
   void report(const std::vector<Change>& wrote, const char* cause);
@@ -102,14 +109,17 @@ class Daemon {
   bool first_sync_ = true;
 
   mutable std::mutex mu_;
-  Status status_;                     // guarded by mu_
-  std::vector<ProbeTarget> targets_;  // guarded by mu_
+  Status status_;                                  // guarded by mu_
+  std::vector<ProbeTarget> targets_;               // guarded by mu_
+  std::map<std::string, std::string> distrusted_;  // guarded by mu_; by device, the peer that got wrong checksums
+  std::set<std::string> without_offload_;          // guarded by mu_; devices
 
   metrics::Gauge& peers_;
   metrics::Gauge& ready_;
   metrics::Counter& syncs_;
   metrics::Counter& failures_;
   metrics::Family<metrics::Counter>& repairs_;
+  metrics::Counter& offload_faults_;
   metrics::Histogram& seconds_;
 };
 

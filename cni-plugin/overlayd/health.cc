@@ -34,12 +34,12 @@ http::Response text(int status, std::string body) {
 }  // namespace
 
 Result<std::unique_ptr<http::Server>> serve_health(const std::string& bind, std::function<Status()> status,
-                                                   std::function<std::vector<std::string>()> path_lines,
+                                                   std::function<std::vector<std::string>()> verbose_lines,
                                                    const metrics::Registry& registry) {
   auto at = parse_bind(bind);
   if (!at) return propagate(at);
   auto server = std::make_unique<http::Server>(http::ServerOptions{.worker_threads = 1}, nullptr,
-                                               [status = std::move(status), path_lines = std::move(path_lines),
+                                               [status = std::move(status), verbose_lines = std::move(verbose_lines),
                                                 &registry](const http::Request& q, http::Responder& out) {
                                                  auto path = q.path();
                                                  if (path == "/healthz" || path == "/livez")
@@ -48,8 +48,7 @@ Result<std::unique_ptr<http::Server>> serve_health(const std::string& bind, std:
                                                    auto s = status();
                                                    std::string body = s.ready ? "ok\n" : s.reason + "\n";
                                                    if (q.has_query("verbose")) {
-                                                     for (const auto& line : path_lines())
-                                                       body += "peer " + line + "\n";
+                                                     for (const auto& line : verbose_lines()) body += line + "\n";
                                                    }
                                                    return out.send(text(s.ready ? 200 : 503, std::move(body)));
                                                  }

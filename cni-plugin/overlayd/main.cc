@@ -382,6 +382,7 @@ Result<> serve(Flags& f, netlink::Rtnl& rtnl, nft::KernelNft& nft) {
   overlay::Prober prober(
       probe_options(f), [&] { return daemon.probe_targets(); },
       [&](const std::vector<overlay::PathReport>& faults, std::size_t targets) {
+        daemon.on_faults(faults);
         if (source->kube && targets) source->kube->set_condition(overlay::path_condition(faults));
       },
       registry);
@@ -390,7 +391,13 @@ Result<> serve(Flags& f, netlink::Rtnl& rtnl, nft::KernelNft& nft) {
   std::unique_ptr<http::Server> health;
   if (!f.healthz_bind.empty()) {
     auto server = overlay::serve_health(
-        f.healthz_bind, [&] { return daemon.status(); }, [&] { return prober.lines(); }, registry);
+        f.healthz_bind, [&] { return daemon.status(); },
+        [&] {
+          auto lines = daemon.device_lines();
+          for (const auto& l : prober.lines()) lines.push_back("peer " + l);
+          return lines;
+        },
+        registry);
     if (!server) return propagate(server);
     health = std::move(*server);
   }

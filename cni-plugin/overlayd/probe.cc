@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "cni-plugin/overlayd/socket_address.h"
 #include "lib/base/log.h"
 
 namespace hawser::overlay {
@@ -49,30 +50,6 @@ std::vector<std::uint8_t> echo_request(int family, std::uint16_t id, std::uint16
   return p;
 }
 
-struct SocketAddress {
-  sockaddr_storage storage{};
-  socklen_t length = 0;
-};
-SocketAddress socket_address(const IpAddr& a) {
-  SocketAddress s;
-  s.storage.ss_family = static_cast<sa_family_t>(a.family());
-  if (a.is_v4()) {
-    std::memcpy(&reinterpret_cast<sockaddr_in*>(&s.storage)->sin_addr, a.bytes().data(), 4);
-    s.length = sizeof(sockaddr_in);
-  } else {
-    std::memcpy(&reinterpret_cast<sockaddr_in6*>(&s.storage)->sin6_addr, a.bytes().data(), 16);
-    s.length = sizeof(sockaddr_in6);
-  }
-  return s;
-}
-IpAddr address_of(const sockaddr_storage& s) {
-  const auto* v4 = reinterpret_cast<const sockaddr_in*>(&s);
-  const auto* v6 = reinterpret_cast<const sockaddr_in6*>(&s);
-  const auto* bytes = reinterpret_cast<const std::uint8_t*>(
-      s.ss_family == AF_INET ? static_cast<const void*>(&v4->sin_addr) : &v6->sin6_addr);
-  return IpAddr::from_bytes({bytes, s.ss_family == AF_INET ? 4u : 16u}).value_or(IpAddr());
-}
-
 // A raw socket whose packets carry "do not fragment" whatever the kernel believes about the path's MTU.
 Result<UniqueFd> open_socket(int family) {
   const bool v4 = family == AF_INET;
@@ -100,12 +77,16 @@ const char* state_name(PathState state) {
       return "one_way";
     case PathState::kUnreachable:
       return "unreachable";
+    case PathState::kWrongChecksum:
+      return "wrong_checksum";
   }
   return "";
 }
 
 PathState judge(const ProbeSeen& seen) {
-  if (seen.small_back) return seen.full_back ? PathState::kWorks : PathState::kMtuBlackHole;
+  if (seen.small_back && !seen.full_back) return PathState::kMtuBlackHole;
+  if (seen.small_back)
+    return seen.computed_back && !seen.offloaded_back ? PathState::kWrongChecksum : PathState::kWorks;
   return seen.heard ? PathState::kOneWay : PathState::kUnreachable;
 }
 
@@ -124,6 +105,12 @@ std::string path_text(PathState state, const ProbeTarget& t) {
       return fmt::format("packets of {} reach us, ours to it are lost: look for a filter in that direction", t.node);
     case PathState::kUnreachable:
       return fmt::format("nothing passes to or from {}", t.node);
+    case PathState::kWrongChecksum:
+      return fmt::format(
+          "packets to {} are lost if their checksum is left to the network device, others pass: its checksum offload "
+          "for "
+          "tunnels is faulty",
+          t.node);
   }
   return {};
 }
@@ -141,6 +128,13 @@ Result<> Prober::start() {
   if (!v4) return propagate(v4);
   auto v6 = open_socket(AF_INET6);
   if (!v6 && v6.error().code != EAFNOSUPPORT) return propagate(v6);
+  for (auto& [family, probe] : {std::pair{AF_INET, &checksum4_}, std::pair{AF_INET6, &checksum6_}}) {
+    auto opened = ChecksumProbe::open(family);
+    if (opened)
+      *probe = std::move(*opened);
+    else if (opened.error().code != EAFNOSUPPORT)
+      return propagate(opened);
+  }
   v4_ = std::move(*v4);
   if (v6) v6_ = std::move(*v6);
   stop_ = UniqueFd(eventfd(0, EFD_CLOEXEC));
@@ -186,6 +180,9 @@ void Prober::send_all(Round& round) {
       if (sendto(fd, packet.data(), packet.size(), 0, reinterpret_cast<const sockaddr*>(&to.storage), to.length) < 0)
         log::debug("probe {}: {}", address, strerror(errno));
     }
+    if (s.target.offload_device.empty()) continue;
+    s.checksum = ++sequence_;
+    (family == AF_INET ? checksum4_ : checksum6_).send(address, s.checksum);
   }
 }
 
@@ -215,15 +212,27 @@ void Prober::receive(Round& round, int family) {
   }
 }
 
+void Prober::receive_refusals(Round& round, const ChecksumProbe& probe) {
+  while (auto answer = probe.next_answer()) {
+    auto it = round.sent.find(answer->from);
+    if (it == round.sent.end() || it->second.checksum != answer->sequence) continue;
+    auto& seen = it->second.seen;
+    (answer->offloaded ? seen.offloaded_back : seen.computed_back) = true;
+  }
+}
+
 bool Prober::wait_until(Round& round, SteadyTime deadline) {
   for (;;) {
     auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now()).count();
     if (left <= 0) return true;
-    std::array<pollfd, 3> p{pollfd{stop_.get(), POLLIN, 0}, pollfd{v4_.get(), POLLIN, 0}, pollfd{v6_.get(), POLLIN, 0}};
+    std::array<pollfd, 5> p{pollfd{stop_.get(), POLLIN, 0}, pollfd{v4_.get(), POLLIN, 0}, pollfd{v6_.get(), POLLIN, 0},
+                            pollfd{checksum4_.fd(), 0, 0}, pollfd{checksum6_.fd(), 0, 0}};
     if (poll(p.data(), p.size(), static_cast<int>(left)) < 0 && errno != EINTR) return false;
     if (p[0].revents != 0) return false;
     if (p[1].revents != 0) receive(round, AF_INET);
     if (p[2].revents != 0) receive(round, AF_INET6);
+    if (p[3].revents != 0) receive_refusals(round, checksum4_);
+    if (p[4].revents != 0) receive_refusals(round, checksum6_);
   }
 }
 
@@ -234,8 +243,10 @@ PathReport Prober::next_report(const Sent& s, const PathReport& before) const {
   seen.heard = heard_.contains(s.target.address);
   const auto state = judge(seen);
   r.bad_rounds = state == PathState::kWorks ? 0 : r.bad_rounds + 1;
+  r.checksum_rounds = state == PathState::kWrongChecksum ? r.checksum_rounds + 1 : 0;
   if (state == PathState::kWorks) r.round_trip = s.round_trip;
   if (state != PathState::kWorks && r.bad_rounds < options_.rounds_to_fault) return r;
+  if (state == PathState::kWrongChecksum && r.checksum_rounds < options_.rounds_to_fault) return r;
   if (state != r.state && (r.state != PathState::kUnknown || state != PathState::kWorks))
     log::warn("path to {} ({}): {}", s.target.node, s.target.address, path_text(state, s.target));
   r.state = state;
@@ -257,8 +268,8 @@ void Prober::conclude(const Round& round) {
     std::lock_guard l(mu_);
     reports_.swap(next);
   }
-  for (auto state :
-       {PathState::kUnknown, PathState::kWorks, PathState::kMtuBlackHole, PathState::kOneWay, PathState::kUnreachable})
+  for (auto state : {PathState::kUnknown, PathState::kWorks, PathState::kMtuBlackHole, PathState::kOneWay,
+                     PathState::kUnreachable, PathState::kWrongChecksum})
     paths_.with({state_name(state)}).set(count[state]);
   on_report_(faults, round.sent.size());
 }

@@ -53,6 +53,7 @@ void Node::serve(SubnetSource& source) {
   Prober prober(
       probe.value_or(ProberOptions{}), [&] { return d.probe_targets(); },
       [&](const auto& faults, std::size_t) {
+        d.on_faults(faults);
         if (auto* kube = dynamic_cast<KubeSource*>(&source)) kube->set_condition(path_condition(faults));
       },
       *registry_);
@@ -122,6 +123,11 @@ int Node::count(const std::string& command) const {
 std::vector<std::string> Node::path_lines() const {
   std::lock_guard l(mu_);
   return prober_ ? prober_->lines() : std::vector<std::string>();
+}
+
+std::vector<std::string> Node::device_lines() const {
+  std::lock_guard l(mu_);
+  return daemon_ ? daemon_->device_lines() : std::vector<std::string>();
 }
 
 Status Node::status() const {

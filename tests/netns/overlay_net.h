@@ -61,6 +61,7 @@ class Node {
   [[nodiscard]] int count(const std::string& command) const;
   [[nodiscard]] std::string metrics() const { return registry_->text(); }
   [[nodiscard]] std::vector<std::string> path_lines() const;
+  [[nodiscard]] std::vector<std::string> device_lines() const;
   [[nodiscard]] Status status() const;
 
  private:
