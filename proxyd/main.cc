@@ -258,7 +258,8 @@ Result<bool> serve(const Flags& f, proxy::ProxyOptions& o, const std::optional<p
                         .node_port_addresses = o.traffic.node_port_addresses,
                         .on_problem = problem},
                        **client, {*backend, *conntrack, *rtnl, localhost.ports()}, registry);
-  auto inspect = proxy::inspect_kernel(backend->name(), daemon.tracker(), daemon.health(), o.traffic);
+  auto inspect = proxy::inspect_kernel(ipvs_settings ? std::optional(ipvs_settings->options) : std::nullopt,
+                                       daemon.tracker(), daemon.health(), o.traffic);
   if (!inspect) return propagate(inspect);
   auto health = proxy::HealthServers::start({.healthz_bind = o.healthz_bind,
                                              .metrics_bind = o.metrics_bind,

@@ -44,11 +44,6 @@ Texts elements_of(const SideId& id, const Side& side, Part part) {
   return out;
 }
 
-void add(Elements&& more, Elements& to) {
-  to.wanted.insert(to.wanted.end(), more.wanted.begin(), more.wanted.end());
-  to.found.insert(to.found.end(), more.found.begin(), more.found.end());
-}
-
 struct DriftLines {
   const std::set<std::string>& unused;
   std::vector<std::string>& out;
@@ -74,6 +69,51 @@ struct DriftLines {
   }
 };
 
+std::string service_words(const netlink::IpvsKey& key, std::string_view scheduler, std::uint32_t persistence) {
+  const std::string text = fmt::format("ipvs {} {}", key.text(), scheduler);
+  return persistence == 0 ? text : fmt::format("{} persistent {}", text, persistence);
+}
+
+std::string destination_words(const netlink::IpvsKey& key, const Target& t, std::uint32_t weight) {
+  return fmt::format("ipvs {} -> {} weight {}", key.text(), netlink::IpvsDestination{t.addr, t.port, weight}.text(),
+                     weight);
+}
+
+// Lines of `v`. Of weight 0 only what `other` has too: it waits for its connections to end, or has none to wait for.
+Texts lines_of(const netlink::IpvsKey& key, const VirtualService* v, const VirtualService* other) {
+  Texts out;
+  if (v == nullptr) return out;
+  out.push_back(service_words(key, v->scheduler, v->persistence_seconds));
+  for (const auto& [t, weight] : v->weights) {
+    if (weight > 0 || (other != nullptr && other->weights.contains(t)))
+      out.push_back(destination_words(key, t, weight));
+  }
+  return out;
+}
+
+void ipvs_drift(const IpvsFacts& f, Texts& out) {
+  const IpvsPlan p = plan_ipvs(f.found, f.wanted, f.exclude);
+  const auto verb = [](netlink::IpvsVerb v) {
+    return v == netlink::IpvsVerb::kAdd   ? "lacks "
+           : v == netlink::IpvsVerb::kSet ? "has another kind of "
+                                          : "also has ";
+  };
+  for (const auto& c : p.services)
+    out.push_back(verb(c.verb) + service_words(c.service.key, c.service.scheduler, c.service.persistence_seconds));
+  for (const auto* changes : {&p.serve, &p.retire}) {
+    for (const auto& c : *changes) {
+      const Target t{c.destination.address, c.destination.port};
+      out.push_back(verb(c.verb) + destination_words(c.service, t, c.destination.weight));
+    }
+  }
+  for (const auto& key : p.gone) out.push_back("also has ipvs " + key.text());
+  for (const IpAddr& a : f.wanted_addresses)
+    if (!std::ranges::binary_search(f.addresses, a)) out.push_back(fmt::format("lacks {} on {}", a, kIpvsDevice));
+  for (const IpAddr& a : f.addresses)
+    if (!std::ranges::binary_search(f.wanted_addresses, a))
+      out.push_back(fmt::format("also has {} on {}", a, kIpvsDevice));
+}
+
 constexpr Part kParts[] = {Part::kFrontend, Part::kSources, Part::kAffinity, Part::kEndpoints};
 
 }  // namespace
@@ -86,6 +126,11 @@ std::string element_words(const std::string& set, const nft::Element& e) {
     }
   }
   return fmt::format("{} {{ {} }}", set, nft::raw_element_text(e));
+}
+
+void append(Elements&& more, Elements& to) {
+  to.wanted.insert(to.wanted.end(), more.wanted.begin(), more.wanted.end());
+  to.found.insert(to.found.end(), more.found.begin(), more.found.end());
 }
 
 Elements compare(const SideId& id, const WantedSide* side, const TableImage& image, Part part) {
@@ -104,22 +149,31 @@ Elements compare(const Frontend& f, const TableImage& image) {
   Elements r;
   const auto sides = sides_of(f);
   for (const auto& [id, side] : sides) {
-    for (const Part part : kParts) add(compare(id, &side, image, part), r);
+    for (const Part part : kParts) append(compare(id, &side, image, part), r);
   }
   if (sides.size() == 1) {
     // The other look-up's maps must not have this key.
     SideId local = sides[0].first;
     local.local = true;
     for (const Part part : kParts) {
-      if (part == Part::kFrontend || part == Part::kEndpoints) add(compare(local, nullptr, image, part), r);
+      if (part == Part::kFrontend || part == Part::kEndpoints) append(compare(local, nullptr, image, part), r);
     }
   }
   return r;
 }
 
+Elements compare(const netlink::IpvsKey& key, const IpvsFacts& f) {
+  const auto in = [&](const VirtualServices& all) {
+    const auto at = all.find(key);
+    return at == all.end() ? nullptr : &at->second;
+  };
+  const VirtualService *want = in(f.wanted), *found = in(f.found);
+  return {lines_of(key, want, found), lines_of(key, found, want)};
+}
+
 std::vector<std::string> drift(const Facts& f) {
   Found found = f.kernel.found;
-  const Steps steps = plan_full(found, all_wants(*f.model.state), f.model.options);
+  const Steps steps = plan_full(found, all_wants(f.model.rules_state()), f.model.options);
   // Unused chains wait for the next Service with so many endpoints; a repair empties and then deletes them.
   std::set<std::string> unused;
   std::vector<nft::Change> changes;
@@ -131,6 +185,7 @@ std::vector<std::string> drift(const Facts& f) {
   }
   std::vector<std::string> r;
   for (const nft::Change& c : changes) std::visit(DriftLines{unused, r}, c);
+  if (f.ipvs) ipvs_drift(*f.ipvs, r);
   return r;
 }
 

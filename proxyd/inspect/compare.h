@@ -22,6 +22,9 @@ enum class Part : std::uint8_t { kFrontend, kSources, kAffinity, kEndpoints };
 [[nodiscard]] Elements compare(const SideId& id, const WantedSide* side, const TableImage& image, Part part);
 // All of a frontend.
 [[nodiscard]] Elements compare(const Frontend& f, const TableImage& image);
+// A virtual service and its destinations, as "ipvs tcp 10.96.0.10:80 rr"; those that drain apart.
+[[nodiscard]] Elements compare(const netlink::IpvsKey& key, const IpvsFacts& f);
+void append(Elements&& more, Elements& to);
 
 // "SET { ELEMENT }" of a set of ours.
 [[nodiscard]] std::string element_words(const std::string& set, const nft::Element& e);

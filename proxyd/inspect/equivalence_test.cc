@@ -5,13 +5,18 @@
 #include <map>
 #include <set>
 
+#include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 
+#include "lib/netlink/ipvs_fake.h"
+#include "lib/netlink/rtnl_fake.h"
 #include "lib/nft/fake_nft.h"
 #include "proxyd/inspect/compare.h"
 #include "proxyd/inspect/explain.h"
+#include "proxyd/inspect/inspector.h"
+#include "proxyd/ipvs/ipvs_backend.h"
 #include "proxyd/nft/nft_backend.h"
 #include "proxyd/nft/oracle.h"
 
@@ -46,27 +51,45 @@ Fate fate_of(const Expected& e) {
   return e.end == Trace::End::kTranslated ? Fate::kEndpoints : Fate::kPass;
 }
 
-class Cluster {
+// Services and their slices, some of which are others after each step.
+class Objects {
  public:
-  explicit Cluster(unsigned seed) : random_(seed), options_(random_options(random_)), backend_(fake_, options_) {}
+  explicit Objects(unsigned seed) : random(seed), options(random_options(random)) {}
 
-  void change() {
+  DesiredStatePtr next() {
     for (unsigned i = 0; i < 6; ++i) {
-      const int number = static_cast<int>(1 + random_() % 12);
-      RandomService now = random_service(random_, number);
+      const int number = static_cast<int>(1 + random() % 12);
+      RandomService now = random_service(random, number);
       RandomService& was = services_[number];
-      tracker_.on_service(was.service, now.service);
+      tracker.on_service(was.service, now.service);
       for (std::size_t n = 0; n < std::max(was.slices.size(), now.slices.size()); ++n) {
         const auto of = [&](const RandomService& s) { return n < s.slices.size() ? s.slices[n] : nullptr; };
-        tracker_.on_slice(of(was), of(now));
+        tracker.on_slice(of(was), of(now));
       }
       was = std::move(now);
     }
-    facts_.model.state = tracker_.take().state;
+    return tracker.take().state;
+  }
+
+  std::mt19937 random;
+  TrafficOptions options;
+  Tracker tracker{{.name = "node-1", .zone = "zone-1", .addresses = {*IpAddr::parse("192.0.2.11")}},
+                  [](const std::string&) {}};
+
+ private:
+  std::map<int, RandomService> services_;
+};
+
+class Cluster {
+ public:
+  explicit Cluster(unsigned seed) : objects_(seed), backend_(fake_, options_) {}
+
+  void change() {
+    facts_.model.state = objects_.next();
     ASSERT_TRUE(backend_.apply(facts_.model.state));
     auto found = read_back(fake_);
     ASSERT_TRUE(found);
-    facts_.model.info = tracker_.node();
+    facts_.model.info = objects_.tracker.node();
     facts_.model.options = options_;
     facts_.model.applied = facts_.model.state->generation;
     facts_.kernel.found = std::move(*found);
@@ -100,14 +123,58 @@ class Cluster {
   }
 
  private:
-  std::mt19937 random_;
-  TrafficOptions options_;
+  Objects objects_;
+  std::mt19937& random_ = objects_.random;
+  const TrafficOptions& options_ = objects_.options;
   nft::FakeNft fake_;
   NftBackend backend_;
-  Tracker tracker_{{.name = "node-1", .zone = "zone-1", .addresses = {*IpAddr::parse("192.0.2.11")}},
-                   [](const std::string&) {}};
-  std::map<int, RandomService> services_;
   Facts facts_;
+};
+
+// Mode ipvs, asked as a person asks.
+class IpvsCluster {
+ public:
+  explicit IpvsCluster(unsigned seed) : objects_(seed) {
+    for (const IpAddr& a : node_addresses())
+      EXPECT_TRUE(rtnl_.change_address(netlink::Verb::kAdd, {.link = 1, .cidr = Cidr(a, a.bits())}));
+  }
+
+  void change() {
+    state_ = objects_.next();
+    auto r = backend_.apply(state_);
+    ASSERT_TRUE(r) << r.error().text;
+    health_.synced(state_->generation);
+    const auto status = get("/inspect/status");
+    ASSERT_TRUE(status.at("agree").as_bool()) << boost::json::serialize(status);
+  }
+
+  void check(std::map<std::string, int>& seen) {
+    const Packet p = random_packet(objects_.random, *state_);
+    if (protocol_name(p.protocol).empty()) return;  // a ping
+    const std::string to = target_words({p.destination, p.destination_port});
+    const auto answer = get(fmt::format("/inspect/explain?source={}&destination={}&protocol={}&interface={}", p.source,
+                                        http::percent_encode(to), protocol_name(p.protocol), p.interface));
+    ASSERT_TRUE(answer.at("agree").as_bool()) << boost::json::serialize(answer);
+    const std::string verdict(answer.at("verdict").at("kernel").as_string());
+    ++seen[verdict.substr(0, verdict.find(' '))];
+  }
+
+ private:
+  boost::json::object get(const std::string& target) {
+    const auto r = inspector_.answer({.method = "GET", .target = target});
+    return r ? boost::json::parse(r->body).as_object() : boost::json::object();
+  }
+
+  Objects objects_;
+  nft::FakeNft nft_;
+  netlink::FakeRtnl rtnl_;
+  netlink::FakeIpvs ipvs_;
+  netlink::FakeConntrack conntrack_;
+  ProxyHealth health_{system_clock()};
+  DesiredStatePtr state_;
+  IpvsBackend backend_{
+      {ipvs_, rtnl_, nft_, [](auto&&...) -> Result<bool> { return false; }, "6.1.0"}, objects_.options, {}};
+  Inspector inspector_{{objects_.tracker, health_, nft_, conntrack_, rtnl_, &ipvs_}, objects_.options, IpvsOptions{}};
 };
 
 TEST(InspectEquivalence, ExplainSaysWhatTheModelMeans) {
@@ -123,6 +190,19 @@ TEST(InspectEquivalence, ExplainSaysWhatTheModelMeans) {
   }
   EXPECT_EQ(seen.size(), 4u);
   for (const auto& [fate, n] : seen) EXPECT_GT(n, 100) << static_cast<int>(fate);
+}
+
+TEST(InspectEquivalence, ModelAndKernelAgreeUnderIpvs) {
+  std::map<std::string, int> seen;
+  for (unsigned seed = 0; seed < 8; ++seed) {
+    IpvsCluster c(seed);
+    for (int step = 0; step < kSteps; ++step) {
+      SCOPED_TRACE(fmt::format("cluster {} step {}", seed, step));
+      ASSERT_NO_FATAL_FAILURE(c.change());
+      for (int i = 0; i < 50; ++i) ASSERT_NO_FATAL_FAILURE(c.check(seen));
+    }
+  }
+  for (const char* verdict : {"to", "refused", "dropped", "goes"}) EXPECT_GT(seen[verdict], 20) << verdict;
 }
 
 }  // namespace

@@ -65,6 +65,9 @@ std::string say_sources(const Walk& w) {
 
 std::string say_policy(const Walk& w) {
   if (!w.local_lookup) return "all endpoints of the frontend";
+  if (!w.kept_local && !w.scheduler.empty())
+    return "externalTrafficPolicy Local, from a pod or this node: IPVS has one list, of this node's endpoints if there "
+           "are any";
   return w.kept_local ? "externalTrafficPolicy Local, from outside: only this node's endpoints"
                       : "externalTrafficPolicy Local, from a pod or this node: all endpoints";
 }
@@ -77,7 +80,7 @@ std::string say_endpoints(const Walk& w) {
   if (!w.damage.empty()) return w.damage + "; left: " + (w.targets.empty() ? "none" : targets_words(w.targets));
   switch (w.fate) {
     case Fate::kEndpoints:
-      return targets_words(w.targets);
+      return targets_words(w.targets) + (w.scheduler.empty() ? "" : " by " + w.scheduler);
     case Fate::kReject:
       return "none: refused";
     case Fate::kDrop:
@@ -118,7 +121,8 @@ class Explainer {
   Explainer(const Query& q, const Facts& f)
       : q_(q),
         f_(f),
-        hit_(find_frontend(q, f.model, f.kernel.addresses)),
+        hit_(find_frontend(q, f.model.rules_state(), f.model.options, f.kernel.addresses)),
+        real_(find_frontend(q, *f.model.state, f.model.options, f.kernel.addresses).frontend),
         model_(walk_model(q, f)),
         kernel_(walk_kernel(q, f)) {
     if (hit_.frontend != nullptr) sides_ = sides_of(*hit_.frontend);
@@ -222,8 +226,7 @@ class Explainer {
       if (r.client != q_.source || r.frontend != key) continue;
       const bool current = std::ranges::find(model_.targets, r.target) != model_.targets.end();
       // A client may be remembered for an endpoint that the other look-up chose; that is its element all the same.
-      const bool known =
-          hit_.frontend != nullptr && (has(hit_.frontend->targets, r.target) || has(hit_.frontend->local, r.target));
+      const bool known = real_ != nullptr && (has(real_->targets, r.target) || has(real_->local, r.target));
       const std::string words = fmt::format("; remembered: {}", target_words(r.target));
       s.kernel += words + (current || known ? "" : ", which is no endpoint any more");
       s.model += words;
@@ -235,6 +238,7 @@ class Explainer {
   void endpoints() {
     Step s{"endpoints", "", say_endpoints(model_), say_endpoints(kernel_),
            elements(Part::kEndpoints, !model_.kept_local, model_.kept_local)};
+    if (f_.ipvs) append(compare({q_.protocol, q_.destination, q_.port}, *f_.ipvs), s.elements);
     for (const auto& slice : slices_with(model_.targets))
       s.object += (s.object.empty() ? "EndpointSlice " : ", ") + slice;
     put(std::move(s));
@@ -253,7 +257,7 @@ class Explainer {
 
   // Flows that are there already do not ask the rules again.
   void conntrack() {
-    const Frontend* fe = hit_.frontend;
+    const Frontend* fe = real_;
     for (const netlink::Flow& flow : f_.kernel.flows) {
       const Target to{flow.answers_from.addr, flow.answers_from.port};
       const bool translated = flow.answers_from != flow.destination;
@@ -316,7 +320,8 @@ class Explainer {
 
   const Query& q_;
   const Facts& f_;
-  const Hit hit_;
+  const Hit hit_;         // in what the rules are made from
+  const Frontend* real_;  // the same one with the Service's endpoints
   const Walk model_, kernel_;
   std::vector<std::pair<SideId, WantedSide>> sides_;
   json::array steps_;
@@ -337,7 +342,7 @@ std::string key_words(const SideId& id) {
 
 void put_generations(const Facts& f, json::object& out) {
   out["node"] = f.model.node;
-  out["mode"] = "nftables";
+  out["mode"] = f.ipvs ? "ipvs" : "nftables";
   out["generation"] = f.model.state->generation;
   out["applied"] = f.model.applied ? json::value(*f.model.applied) : json::value();
   out["ruleset"] = f.kernel.ruleset;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "lib/netlink/conntrack.h"
+#include "proxyd/ipvs/plan.h"
 #include "proxyd/model/options.h"
 #include "proxyd/model/tracker.h"
 #include "proxyd/nft/plan.h"
@@ -21,10 +22,12 @@ struct ModelFacts {
   NodeInfo info;
   TrafficOptions options;
   DesiredStatePtr state;                        // never null
+  DesiredStatePtr rules = {};                   // mode ipvs: what the rules are made from; null: `state`
   std::optional<std::uint64_t> applied;         // generation of the last successful sync
   bool pending = false;                         // changes that no state has yet
   std::map<std::string, ServiceView> services;  // those that the question is about
   // True if the kernel is expected to have `state` exactly.
+  [[nodiscard]] const DesiredState& rules_state() const { return rules ? *rules : *state; }
   [[nodiscard]] bool settled() const { return !pending && applied == state->generation; }
 };
 
@@ -43,9 +46,18 @@ struct KernelFacts {
   std::vector<netlink::Flow> flows;    // of that client to that destination
 };
 
+// Mode ipvs: the table has the rules beside IPVS, and IPVS the endpoints.
+struct IpvsFacts {
+  NodeAddresses node;
+  std::vector<Cidr> exclude;                        // where virtual services may be others'
+  VirtualServices wanted, found;                    // `found`: those that the question is about
+  std::vector<IpAddr> wanted_addresses, addresses;  // of our device, sorted
+};
+
 struct Facts {
   ModelFacts model;
   KernelFacts kernel;
+  std::optional<IpvsFacts> ipvs = {};
 };
 
 }  // namespace hawser::proxy

@@ -9,11 +9,13 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include "lib/netlink/ipvs_fake.h"
 #include "lib/netlink/rtnl_fake.h"
 #include "lib/nft/fake_nft.h"
 #include "proxyd/inspect/compare.h"
 #include "proxyd/inspect/explain.h"
 #include "proxyd/inspect/inspector.h"
+#include "proxyd/ipvs/ipvs_backend.h"
 #include "proxyd/nft/nft_backend.h"
 
 namespace hawser::proxy {
@@ -56,6 +58,14 @@ constexpr const char* kEmpty = R"({"metadata": {"name": "none", "namespace": "de
 
 class InspectTest : public ::testing::Test {
  protected:
+  explicit InspectTest(const std::optional<IpvsOptions>& ipvs = {})
+      : inspector_({tracker_, health_, nft_, conntrack_, rtnl_, &ipvs_}, options_, ipvs) {
+    const auto set = [](const std::string&, const std::string&) -> Result<bool> { return false; };
+    if (ipvs)
+      backend_ = std::make_unique<IpvsBackend>(IpvsKernel{ipvs_, rtnl_, nft_, set, "6.1.0"}, options_, *ipvs);
+    else
+      backend_ = std::make_unique<NftBackend>(nft_, options_);
+  }
   void SetUp() override {
     (void)rtnl_.change_address(netlink::Verb::kAdd, {.link = 1, .cidr = *Cidr::parse("192.0.2.11/24")});
     for (const char* s : {kWeb, kLocal, kEmpty}) tracker_.on_service(nullptr, object(s));
@@ -65,7 +75,7 @@ class InspectTest : public ::testing::Test {
 
   void sync() {
     const auto taken = tracker_.take();
-    auto r = backend_.apply(taken.state);
+    auto r = backend_->apply(taken.state);
     ASSERT_TRUE(r) << r.error().text;
     health_.synced(taken.state->generation);
   }
@@ -105,11 +115,12 @@ class InspectTest : public ::testing::Test {
                                 .service_cidrs = {*Cidr::parse("10.96.0.0/16")}};
   nft::FakeNft nft_;
   netlink::FakeRtnl rtnl_;
+  netlink::FakeIpvs ipvs_;
   netlink::FakeConntrack conntrack_;
   ProxyHealth health_{system_clock()};
   Tracker tracker_{{.name = "node-1", .zone = "a"}, [](auto&&...) {}};
-  NftBackend backend_{nft_, options_};
-  Inspector inspector_{{tracker_, health_, nft_, conntrack_, rtnl_}, options_};
+  std::unique_ptr<Backend> backend_;
+  Inspector inspector_;
 };
 
 TEST_F(InspectTest, WhereConnectionsGo) {
@@ -326,6 +337,102 @@ TEST_F(InspectTest, WrongQuestionsAreToldSo) {
   }
   EXPECT_FALSE(inspector_.answer({.method = "GET", .target = "/metrics"}).has_value());
   EXPECT_EQ(inspector_.answer({.method = "POST", .target = "/inspect/status"})->status, 405);
+}
+
+class IpvsInspectTest : public InspectTest {
+ protected:
+  IpvsInspectTest() : InspectTest(IpvsOptions{}) {}
+  const netlink::IpvsKey web_{IPPROTO_TCP, ip("10.96.0.10"), 80};
+};
+
+TEST_F(IpvsInspectTest, WhereConnectionsGo) {
+  static const struct {
+    const char* name;
+    const char* source;
+    const char* destination;
+    const char* protocol;
+    const char* want;
+  } kCases[] = {
+      {"pod to cluster IP", "10.244.1.9", "10.96.0.10:80", "tcp",
+       "to one of 10.244.1.2:8080, 10.244.2.2:8080, the source is kept"},
+      {"outside to cluster IP", "192.0.2.100", "web:80", "tcp",
+       "to one of 10.244.1.2:8080, 10.244.2.2:8080, the source becomes this node's address"},
+      {"the node to cluster IP", "10.96.0.10", "10.96.0.10:80", "tcp",
+       "to one of 10.244.1.2:8080, 10.244.2.2:8080, the source becomes this node's address"},
+      {"endpoint to itself", "10.244.1.2", "10.96.0.10:80", "tcp",
+       "to one of 10.244.1.2:8080, 10.244.2.2:8080, the source is kept, unless it is chosen itself (hairpin)"},
+      {"port that the Service lacks", "10.244.1.9", "10.96.0.10:81", "tcp", "refused"},
+      {"a balancer's other port", "10.244.1.9", "198.51.100.5:81", "tcp", "refused"},
+      {"no endpoints", "10.244.1.9", "10.96.0.30:80", "tcp", "refused"},
+      {"inside the source ranges", "203.0.113.7", "198.51.100.5:80", "tcp",
+       "to one of 10.244.1.2:8080, 10.244.2.2:8080, the source becomes this node's address"},
+      {"outside the source ranges", "203.0.114.7", "198.51.100.5:80", "tcp", "dropped"},
+      {"node port", "192.0.2.100", "192.0.2.11:30080", "tcp",
+       "to one of 10.244.1.2:8080, 10.244.2.2:8080, the source becomes this node's address"},
+      {"node port on a cluster IP", "10.244.1.9", "10.96.0.20:30080", "tcp", "refused"},
+      {"Local, from outside", "192.0.2.100", "192.0.2.11:30053", "udp", "to 10.244.1.3:5353, the source is kept"},
+      {"Local, from a pod", "10.244.1.9", "192.0.2.11:30053", "udp", "to 10.244.1.3:5353, the source is kept"},
+  };
+  for (const auto& c : kCases) {
+    SCOPED_TRACE(c.name);
+    const auto answer = explain(c.source, c.destination, c.protocol);
+    if (answer.empty() || !answer.contains("verdict")) continue;
+    EXPECT_EQ(verdict(answer), c.want);
+    EXPECT_TRUE(agree(answer)) << json::serialize(answer);
+  }
+  EXPECT_EQ(explain("10.244.1.9", "10.96.0.10:80").at("mode").as_string(), "ipvs");
+  EXPECT_EQ(step(explain("10.244.1.9", "10.96.0.20:53", "udp"), "affinity").at("kernel").as_string(),
+            "by client, 600 s");
+  EXPECT_TRUE(agree(get("/inspect/status"))) << json::serialize(get("/inspect/status"));
+  EXPECT_TRUE(agree(get("/inspect/services"))) << json::serialize(get("/inspect/services"));
+  EXPECT_TRUE(agree(get("/inspect/endpoints?service=shop/edge")));
+}
+
+TEST_F(IpvsInspectTest, StepsShowIpvs) {
+  const auto endpoints = step(explain("10.244.1.9", "10.96.0.10:80"), "endpoints");
+  EXPECT_EQ(endpoints.at("kernel").as_string(), "10.244.1.2:8080, 10.244.2.2:8080 by rr");
+  const auto found = json::serialize(endpoints.at("found"));
+  EXPECT_THAT(found, HasSubstr(R"("ipvs tcp 10.96.0.10:80 rr")"));
+  EXPECT_THAT(found, HasSubstr("ipvs tcp 10.96.0.10:80 -> 10.244.1.2:8080 weight 1"));
+}
+
+TEST_F(IpvsInspectTest, WhatSomebodyChangedInIpvsIsADisagreement) {
+  const netlink::IpvsDestination first{.address = ip("10.244.1.2"), .port = 8080};
+  ASSERT_TRUE(ipvs_.change_destination(netlink::IpvsVerb::kDelete, web_, first));
+  auto answer = explain("10.244.1.9", "10.96.0.10:80");
+  EXPECT_FALSE(agree(answer));
+  EXPECT_EQ(answer.at("verdict").at("kernel").as_string(), "to 10.244.2.2:8080, the source is kept");
+  EXPECT_FALSE(agree(get("/inspect/endpoints?service=web")));
+  EXPECT_TRUE(agree(get("/inspect/services?namespace=shop"))) << "others are not concerned";
+  EXPECT_THAT(json::serialize(get("/inspect/status").at("drift")),
+              HasSubstr("lacks ipvs tcp 10.96.0.10:80 -> 10.244.1.2:8080 weight 1"));
+  ASSERT_TRUE(ipvs_.change_service(netlink::IpvsVerb::kDelete, {.key = web_}));
+  answer = explain("10.244.1.9", "10.96.0.10:80");
+  EXPECT_FALSE(agree(answer));
+  EXPECT_EQ(answer.at("verdict").at("kernel").as_string(), "uncertain: no virtual service tcp 10.96.0.10:80");
+}
+
+TEST_F(IpvsInspectTest, AMissingAddressIsADisagreement) {
+  const auto device = rtnl_.get_link(kIpvsDevice);
+  ASSERT_TRUE(device);
+  ASSERT_TRUE(rtnl_.change_address(netlink::Verb::kDelete, {device->index, Cidr(ip("10.96.0.10"), 32), true}));
+  const auto answer = explain("10.244.1.9", "10.96.0.10:80");
+  EXPECT_FALSE(agree(answer));
+  EXPECT_EQ(answer.at("verdict").at("kernel").as_string(), "uncertain: 10.96.0.10 is not on hawser-ipvs0");
+  EXPECT_EQ(json::serialize(get("/inspect/status").at("drift")), R"(["lacks 10.96.0.10 on hawser-ipvs0"])");
+}
+
+TEST_F(IpvsInspectTest, WhatDrainsIsNoDisagreement) {
+  ipvs_.destination(web_, {.address = ip("10.244.2.2"), .port = 8080}).active = 3;
+  tracker_.on_slice(object(kWebSlice), nullptr);
+  tracker_.on_slice(nullptr, object(R"({"metadata": {"name": "web-x1", "namespace": "default",
+      "labels": {"kubernetes.io/service-name": "web"}}, "addressType": "IPv4",
+      "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}], "endpoints": [{"addresses": ["10.244.1.2"]}]})"));
+  sync();
+  const auto answer = explain("10.244.1.9", "10.96.0.10:80");
+  EXPECT_TRUE(agree(answer)) << json::serialize(answer);
+  EXPECT_EQ(verdict(answer), "to 10.244.1.2:8080, the source is kept");
+  EXPECT_TRUE(agree(get("/inspect/status"))) << json::serialize(get("/inspect/status"));
 }
 
 TEST(InspectWords, PickChainsByName) {

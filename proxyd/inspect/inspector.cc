@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 #include <memory>
+#include <set>
 
 #include <boost/json/serialize.hpp>
 #include <netinet/in.h>
@@ -13,6 +14,7 @@
 #include "lib/nft/kernel_nft.h"
 #include "proxyd/inspect/explain.h"
 #include "proxyd/inspect/listing.h"
+#include "proxyd/ipvs/ipvs_backend.h"
 #include "proxyd/nft/nft_backend.h"
 
 namespace hawser::proxy {
@@ -28,7 +30,7 @@ http::Response response(int status, std::string body) {
 }
 
 http::Response refusal(const Error& e) {
-  const int status = e.code == ENOENT ? 404 : e.code == EINVAL ? 400 : e.code == ENOTSUP ? 501 : 500;
+  const int status = e.code == ENOENT ? 404 : e.code == EINVAL ? 400 : 500;
   return response(status, boost::json::serialize(boost::json::object{{"error", e.text}}) + "\n");
 }
 
@@ -126,6 +128,40 @@ Result<KernelFacts> Inspector::read_kernel(const std::optional<Query>& q) {
   return k;
 }
 
+Result<> Inspector::add_ipvs(const Asked& asked, Facts& f) {
+  if (!ipvs_) return {};
+  IpvsFacts out{.exclude = ipvs_->exclude};
+  auto addresses = from_.rtnl.list_addresses(0);
+  if (!addresses) return propagate(addresses);
+  const auto device = from_.rtnl.get_link(kIpvsDevice);
+  if (!device && !is_not_found(device.error())) return std::unexpected(device.error());
+  std::vector<IpAddr> others;
+  for (const auto& a : *addresses)
+    (device && a.link == device->index ? out.addresses : others).push_back(a.cidr.addr());
+  std::ranges::sort(out.addresses);
+  out.node = node_addresses(std::move(others), options_);
+  const DesiredState& state = *f.model.state;
+  out.wanted = virtual_services(state, out.node, *ipvs_);
+  out.wanted_addresses = device_addresses(state, out.node);
+  auto rules = std::make_shared<DesiredState>();
+  rules->generation = state.generation;
+  std::set<netlink::IpvsKey> keys;
+  for (const auto& s : state.services) {
+    rules->services.push_back(std::make_shared<const ServiceState>(rules_of(*s, out.node)));
+    if (s->key != asked.service) continue;
+    for (const Frontend& fe : s->frontends)
+      for (const auto& key : keys_of(fe, out.node)) keys.insert(key);
+  }
+  f.model.rules = std::move(rules);
+  if (asked.query) keys.insert({asked.query->protocol, asked.query->destination, asked.query->port});
+  const bool all = !asked.query && (asked.service.empty() || asked.service == "*");
+  auto found = read_virtual_services(*from_.ipvs, [&](const auto& key) { return all || keys.contains(key); });
+  if (!found) return propagate(found);
+  out.found = std::move(*found);
+  f.ipvs = std::move(out);
+  return {};
+}
+
 Result<Facts> Inspector::gather(const Asked& asked) {
   for (int i = 1;; ++i) {
     Asked now = asked;
@@ -133,8 +169,9 @@ Result<Facts> Inspector::gather(const Asked& asked) {
     auto kernel = read_kernel(asked.query);
     if (!kernel) return propagate(kernel);
     f.kernel = std::move(*kernel);
+    if (auto r = add_ipvs(asked, f); !r) return propagate(r, "read IPVS");
     if (asked.query) {
-      const Hit hit = find_frontend(*asked.query, f.model, f.kernel.addresses);
+      const Hit hit = find_frontend(*asked.query, f.model.rules_state(), f.model.options, f.kernel.addresses);
       if (hit.service != nullptr) now.service = hit.service->key;
       f.model.services = read_model(now).services;
     }
@@ -214,19 +251,13 @@ Result<std::string> Inspector::answer_text(std::string_view what, const http::Re
 }
 
 Result<std::function<std::optional<http::Response>(const http::Request&)>> inspect_kernel(
-    std::string_view mode, const Tracker& tracker, const ProxyHealth& health, const TrafficOptions& options) {
-  if (mode != "nftables") {
-    const std::string text =
-        fmt::format("proxyd runs in mode {}, whose kernel state it cannot read back to compare", mode);
-    return [text](const http::Request& r) -> std::optional<http::Response> {
-      if (!r.path().starts_with(kPrefix)) return std::nullopt;
-      return refusal({ENOTSUP, text, {}});
-    };
-  }
+    const std::optional<IpvsOptions>& ipvs_options, const Tracker& tracker, const ProxyHealth& health,
+    const TrafficOptions& options) {
   struct Open {
     std::unique_ptr<nft::KernelNft> nft;
     netlink::KernelRtnl rtnl;
     netlink::KernelConntrack conntrack;
+    netlink::KernelIpvs ipvs;
     std::optional<Inspector> inspector;
   };
   auto nft = nft::KernelNft::open();
@@ -235,8 +266,12 @@ Result<std::function<std::optional<http::Response>(const http::Request&)>> inspe
   if (!rtnl) return propagate(rtnl);
   auto conntrack = netlink::KernelConntrack::open();
   if (!conntrack) return propagate(conntrack);
-  auto open = std::make_shared<Open>(Open{std::move(*nft), std::move(*rtnl), std::move(*conntrack), std::nullopt});
-  open->inspector.emplace(InspectSources{tracker, health, *open->nft, open->conntrack, open->rtnl}, options);
+  auto ipvs = netlink::KernelIpvs::open();
+  if (!ipvs) return propagate(ipvs);
+  auto open = std::make_shared<Open>(
+      Open{std::move(*nft), std::move(*rtnl), std::move(*conntrack), std::move(*ipvs), std::nullopt});
+  open->inspector.emplace(InspectSources{tracker, health, *open->nft, open->conntrack, open->rtnl, &open->ipvs},
+                          options, ipvs_options);
   return [open](const http::Request& r) { return open->inspector->answer(r); };
 }
 

@@ -34,11 +34,14 @@ struct InspectSources {
   nft::NftRunner& nft;
   netlink::Conntrack& conntrack;
   netlink::Rtnl& rtnl;
+  netlink::Ipvs* ipvs = nullptr;  // mode ipvs
 };
 
 class Inspector {
  public:
-  Inspector(InspectSources from, TrafficOptions options) : from_(from), options_(std::move(options)) {}
+  // `ipvs` in mode ipvs.
+  Inspector(InspectSources from, const TrafficOptions& options, std::optional<IpvsOptions> ipvs = {})
+      : from_(from), options_(ipvs ? rules_options(options) : options), ipvs_(std::move(ipvs)) {}
 
   // Nothing: not a path of ours.
   [[nodiscard]] std::optional<http::Response> answer(const http::Request& r);
@@ -50,20 +53,22 @@ class Inspector {
   };
   Result<Facts> gather(const Asked& asked);
   Result<KernelFacts> read_kernel(const std::optional<Query>& q);
+  Result<> add_ipvs(const Asked& asked, Facts& f);
   [[nodiscard]] ModelFacts read_model(const Asked& asked) const;
   Result<std::string> answer_text(std::string_view what, const http::Request& r);
   Result<Query> parse_query(const http::Request& r) const;
   Result<Target> destination_of(std::string_view text, const IpAddr& source, std::uint8_t protocol) const;
 
   InspectSources from_;
-  const TrafficOptions options_;
+  const TrafficOptions options_;  // of the rules
+  const std::optional<IpvsOptions> ipvs_;
 };
 
 // An Inspector with sockets of its own in the calling thread's network namespace, as the metrics address takes it.
-// `tracker` and `health` must outlive it. In another `mode` than nftables the kernel's side cannot be read back, and
-// every question is answered by 501 and a word about it.
+// `tracker` and `health` must outlive it. `ipvs` in mode ipvs.
 [[nodiscard]] Result<std::function<std::optional<http::Response>(const http::Request&)>> inspect_kernel(
-    std::string_view mode, const Tracker& tracker, const ProxyHealth& health, const TrafficOptions& options);
+    const std::optional<IpvsOptions>& ipvs, const Tracker& tracker, const ProxyHealth& health,
+    const TrafficOptions& options);
 
 // "10.96.0.10:80", "[fd00::1]:80", "web:80", "default/web:http": what stands before and after the last colon.
 struct HostPort {

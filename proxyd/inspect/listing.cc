@@ -43,7 +43,21 @@ std::map<SideId, std::string> owners(const DesiredState& s) {
   return r;
 }
 
-json::object frontend_row(const Frontend& f, const std::string& owner, const ServiceState& s, const Facts& facts) {
+// `f` in the kernel; `rules` is what the rules for it are made from.
+Elements elements_of(const Frontend& f, const Frontend& rules, const Facts& facts) {
+  Elements e = compare(rules, facts.kernel.found.image);
+  if (!facts.ipvs) return e;
+  for (const auto& key : keys_of(f, facts.ipvs->node)) append(compare(key, *facts.ipvs), e);
+  return e;
+}
+
+// Of the Service at the same place in both states.
+const std::vector<Frontend>& rules_for(const Facts& f, std::size_t service) {
+  return f.model.rules_state().services[service]->frontends;
+}
+
+json::object frontend_row(const Frontend& f, const Frontend& rules, const std::string& owner, const ServiceState& s,
+                          const Facts& facts) {
   json::object row{{"key", key_words(main_side(f))}, {"reach", reach_words(f.reach)}};
   row["endpoints"] = f.targets.size();
   if (f.reach == Reach::kExternalLocal) row["local"] = f.local.size();
@@ -58,7 +72,7 @@ json::object frontend_row(const Frontend& f, const std::string& owner, const Ser
     row["agree"] = true;
     return row;
   }
-  const Elements e = compare(f, facts.kernel.found.image);
+  const Elements e = elements_of(f, rules, facts);
   const bool reject = f.reach == Reach::kExternalLocal || f.when_empty == WhenEmpty::kReject;
   row["state"] = !f.targets.empty() ? "serving" : reject ? "refusing" : "dropping";
   row["wanted"] = strings(e.wanted);
@@ -155,14 +169,17 @@ json::object list_services(const Facts& f, std::string_view ns) {
   const auto owner = owners(*f.model.state);
   json::array rows;
   bool all = true;
-  for (const auto& s : f.model.state->services) {
+  const auto& services = f.model.state->services;
+  for (std::size_t n = 0; n < services.size(); ++n) {
+    const auto& s = services[n];
     const auto [space, name] = split(s->key);
     if (!ns.empty() && ns != space) continue;
     json::object row{{"namespace", space}, {"name", name}};
     json::array frontends;
     bool agree = true;
-    for (const Frontend& fe : s->frontends) {
-      frontends.push_back(frontend_row(fe, owner.at(main_side(fe)), *s, f));
+    for (std::size_t i = 0; i < s->frontends.size(); ++i) {
+      const Frontend& fe = s->frontends[i];
+      frontends.push_back(frontend_row(fe, rules_for(f, n)[i], owner.at(main_side(fe)), *s, f));
       agree = agree && frontends.back().at("agree").as_bool();
     }
     std::size_t endpoints = 0, ready = 0;
@@ -200,11 +217,10 @@ json::object list_endpoints(const Facts& f, const std::string& key) {
     }
   }
   const auto owner = owners(*f.model.state);
-  for (const Frontend& fe : state.frontends) {
+  for (std::size_t i = 0; i < state.frontends.size(); ++i) {
+    const Frontend& fe = state.frontends[i];
     if (owner.at(main_side(fe)) != key) continue;
-    const Elements e = compare(fe, f.kernel.found.image);
-    elements.wanted.insert(elements.wanted.end(), e.wanted.begin(), e.wanted.end());
-    elements.found.insert(elements.found.end(), e.found.begin(), e.found.end());
+    append(elements_of(fe, rules_for(f, static_cast<std::size_t>(s - services.begin()))[i], f), elements);
   }
   out["endpoints"] = std::move(rows);
   out["agree"] = elements.agree();

@@ -47,6 +47,21 @@ std::vector<Target> sorted(std::vector<Target> t) {
   return t;
 }
 
+// The rules let the packet through to `services`.
+void use_virtual_service(const Query& q, const VirtualServices& services, Walk& w) {
+  const netlink::IpvsKey key{q.protocol, q.destination, q.port};
+  const auto at = services.find(key);
+  w.targets.clear();
+  if (at == services.end()) {
+    if (w.damage.empty()) w.damage = "no virtual service " + key.text();
+    return;
+  }
+  for (const auto& [target, weight] : at->second.weights) w.targets.insert(w.targets.end(), weight, target);
+  if (w.targets.empty() && w.damage.empty()) w.damage = key.text() + " has no destination with a weight";
+  w.affinity_seconds = at->second.persistence_seconds;
+  w.scheduler = at->second.scheduler;
+}
+
 // ---- the kernel's side ----
 
 const Side* side_of(const KernelFacts& k, const SideId& id) {
@@ -114,8 +129,9 @@ bool enter_pick(const Query& q, const Facts& f, const Side& side, Walk& w) {
   }
   if (pick->reach == PickReach::kExternal) w.masquerade = true;
   if (pick->reach == PickReach::kInternal)
-    w.masquerade =
-        w.masquerade || f.model.options.masquerade_all || (knows_pods(f.model.options, pick->family) && !pod);
+    w.masquerade = w.masquerade || f.model.options.masquerade_all ||
+                   (knows_pods(f.model.options, pick->family) && !pod) ||
+                   (!f.model.options.translate && from_node(q, f.kernel));
   w.affinity_seconds = pick->affinity_seconds;
   w.targets = side.slots;
   w.targets.resize(std::min<std::size_t>(w.targets.size(), pick->count));
@@ -204,10 +220,11 @@ std::optional<PickChain> parse_pick_chain(const std::string& name, int family, b
   return std::nullopt;
 }
 
-Hit find_frontend(const Query& q, const ModelFacts& m, const std::vector<IpAddr>& node_addresses) {
-  const bool node_ports = takes_node_ports(q, node_addresses, m.options);
+Hit find_frontend(const Query& q, const DesiredState& state, const TrafficOptions& o,
+                  const std::vector<IpAddr>& node_addresses) {
+  const bool node_ports = takes_node_ports(q, node_addresses, o);
   Hit port;
-  for (const auto& s : m.state->services) {
+  for (const auto& s : state.services) {
     for (const Frontend& f : s->frontends) {
       if (f.protocol != q.protocol || f.port != q.port || f.family != q.destination.family()) continue;
       if (f.addr == q.destination) return {s.get(), &f};
@@ -216,15 +233,15 @@ Hit find_frontend(const Query& q, const ModelFacts& m, const std::vector<IpAddr>
   }
   // A cluster IP's other ports are refused before node ports are looked at.
   const auto owner =
-      std::ranges::find_if(m.state->services, [&](const auto& s) { return has(s->cluster_ips, q.destination); });
-  return owner == m.state->services.end() ? port : Hit{owner->get(), nullptr};
+      std::ranges::find_if(state.services, [&](const auto& s) { return has(s->cluster_ips, q.destination); });
+  return owner == state.services.end() ? port : Hit{owner->get(), nullptr};
 }
 
 Walk walk_model(const Query& q, const Facts& f) {
   const ModelFacts& m = f.model;
   const TrafficOptions& o = m.options;
   Walk w{.id = key_for(q, false)};
-  const auto [owner, fe] = find_frontend(q, m, f.kernel.addresses);
+  const auto [owner, fe] = find_frontend(q, m.rules_state(), o, f.kernel.addresses);
   if (fe == nullptr) {
     const bool ip = owner != nullptr;
     const bool range = containing(o.service_cidrs, q.destination).has_value();
@@ -257,7 +274,10 @@ Walk walk_model(const Query& q, const Facts& f) {
     w.masquerade = true;
   } else if (!w.kept_local) {
     w.masquerade = o.masquerade_all || (knows_pods(o, fe->family) && !pod) || (w.local_lookup && !pod);
+    // Beside IPVS this node's own packets have a Service's address as their source.
+    w.masquerade = w.masquerade || (!o.translate && fe->reach == Reach::kInternal && from_node(q, f.kernel));
   }
+  if (f.ipvs) use_virtual_service(q, f.ipvs->wanted, w);
   const bool reaches_itself = std::ranges::any_of(w.targets, [&](const Target& t) { return t.addr == q.source; });
   w.hairpin = reaches_itself &&
               std::ranges::any_of(m.state->services, [&](const auto& s) { return has(s->local_addrs, q.source); });
@@ -281,6 +301,11 @@ Walk walk_kernel(const Query& q, const Facts& f) {
     }
   }
   if (w.match != Match::kFrontend || w.fate != Fate::kEndpoints) return w;
+  if (f.ipvs) {
+    use_virtual_service(q, f.ipvs->found, w);
+    if (w.damage.empty() && !has(f.kernel.addresses, q.destination))
+      w.damage = fmt::format("{} is not on {}", q.destination, kIpvsDevice);
+  }
   const bool reaches_itself = std::ranges::any_of(w.targets, [&](const Target& t) { return t.addr == q.source; });
   w.hairpin = reaches_itself && found.image.hairpin.contains(q.source);
   return w;

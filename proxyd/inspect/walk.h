@@ -42,7 +42,8 @@ struct Walk {
   bool masquerade = false;      // by mark
   bool hairpin = false;         // if the source is chosen itself
   Fate fate = Fate::kPass;
-  std::string damage;  // kernel only: why packets cannot go as the elements say
+  std::string scheduler;  // mode ipvs: how one of the targets is chosen
+  std::string damage;     // kernel only: why packets cannot go as the elements say
   bool operator==(const Walk&) const = default;
 };
 
@@ -51,7 +52,9 @@ struct Hit {
   const ServiceState* service = nullptr;
   const Frontend* frontend = nullptr;
 };
-[[nodiscard]] Hit find_frontend(const Query& q, const ModelFacts& m, const std::vector<IpAddr>& node_addresses);
+// In `state`, which is one of the model's two.
+[[nodiscard]] Hit find_frontend(const Query& q, const DesiredState& state, const TrafficOptions& o,
+                                const std::vector<IpAddr>& node_addresses);
 
 // True if it is known, and a pod's.
 [[nodiscard]] bool from_pod(const Query& q, const TrafficOptions& o);

@@ -15,12 +15,6 @@ namespace {
 
 using netlink::IpvsVerb;
 
-TrafficOptions for_rules(TrafficOptions o) {
-  o.translate = false;
-  o.icmp_echo = true;  // the addresses are this node's own: it answers
-  return o;
-}
-
 std::vector<IpAddr> without(const std::vector<IpAddr>& a, const std::vector<IpAddr>& b) {
   std::vector<IpAddr> out;
   std::ranges::set_difference(a, b, std::back_inserter(out));
@@ -37,7 +31,7 @@ bool touches_udp(const IpvsPlan& p) {
 
 IpvsBackend::IpvsBackend(IpvsKernel kernel, TrafficOptions traffic, IpvsOptions options, Clock& clock)
     : kernel_(std::move(kernel)),
-      traffic_(for_rules(std::move(traffic))),
+      traffic_(rules_options(std::move(traffic))),
       options_(std::move(options)),
       clock_(clock),
       rules_(kernel_.nft, traffic_) {}
@@ -52,6 +46,22 @@ Result<> check_kernel(netlink::Ipvs& ipvs) {
   auto services = ipvs.list_services();
   if (!services) return propagate(services, "mode ipvs");
   return {};
+}
+
+Result<VirtualServices> read_virtual_services(netlink::Ipvs& ipvs,
+                                              const std::function<bool(const netlink::IpvsKey&)>& wanted) {
+  auto services = ipvs.list_services();
+  if (!services) return propagate(services);
+  VirtualServices out;
+  for (const auto& s : *services) {
+    if (!wanted(s.key)) continue;
+    VirtualService v{.scheduler = s.scheduler, .persistence_seconds = s.persistence_seconds, .weights = {}};
+    auto destinations = ipvs.list_destinations(s.key);
+    if (!destinations) return propagate(destinations);
+    for (const auto& d : *destinations) v.weights[{d.address, d.port}] = d.weight;
+    out.emplace(s.key, std::move(v));
+  }
+  return out;
 }
 
 Result<SyncReport> IpvsBackend::apply(const DesiredStatePtr& state) {
@@ -148,17 +158,9 @@ Result<> IpvsBackend::read_kernel() {
     rules_given_for_.reset();
     node_ = std::move(node);
   }
-  auto services = kernel_.ipvs.list_services();
-  if (!services) return propagate(services);
-  VirtualServices image;
-  for (const auto& s : *services) {
-    VirtualService v{.scheduler = s.scheduler, .persistence_seconds = s.persistence_seconds, .weights = {}};
-    auto destinations = kernel_.ipvs.list_destinations(s.key);
-    if (!destinations) return propagate(destinations);
-    for (const auto& d : *destinations) v.weights[{d.address, d.port}] = d.weight;
-    image.emplace(s.key, std::move(v));
-  }
-  image_ = std::move(image);
+  auto image = read_virtual_services(kernel_.ipvs, [](const auto&) { return true; });
+  if (!image) return propagate(image);
+  image_ = std::move(*image);
   return {};
 }
 

@@ -33,6 +33,10 @@ struct IpvsKernel {
 // Whether this kernel can do it; the error names what it lacks.
 Result<> check_kernel(netlink::Ipvs& ipvs);
 
+// Those of the kernel that are `wanted`, with their destinations.
+Result<VirtualServices> read_virtual_services(netlink::Ipvs& ipvs,
+                                              const std::function<bool(const netlink::IpvsKey&)>& wanted);
+
 class IpvsBackend final : public Backend {
  public:
   IpvsBackend(IpvsKernel kernel, TrafficOptions traffic, IpvsOptions options, Clock& clock = system_clock());

@@ -109,19 +109,20 @@ NodeAddresses node_addresses(std::vector<IpAddr> on_other_links, const TrafficOp
   return n;
 }
 
+std::vector<IpvsKey> keys_of(const Frontend& f, const NodeAddresses& node) {
+  if (!f.is_node_port()) return {{f.protocol, f.addr, f.port}};
+  std::vector<IpvsKey> out;
+  for (const IpAddr& a : node.node_ports)
+    if (a.family() == f.family) out.push_back({f.protocol, a, f.port});
+  return out;
+}
+
 VirtualServices virtual_services(const DesiredState& s, const NodeAddresses& node, const IpvsOptions& o) {
   VirtualServices out;
   for (const auto& svc : s.services) {
     for (const Frontend& f : svc->frontends) {
-      if (!f.is_node_port()) {
-        const IpvsKey key{f.protocol, f.addr, f.port};
+      for (const IpvsKey& key : keys_of(f, node))
         if (!out.contains(key)) out.emplace(key, virtual_service(f, o));
-        continue;
-      }
-      for (const IpAddr& a : node.node_ports) {
-        const IpvsKey key{f.protocol, a, f.port};
-        if (a.family() == f.family && !out.contains(key)) out.emplace(key, virtual_service(f, o));
-      }
     }
   }
   return out;
@@ -139,6 +140,12 @@ std::vector<IpAddr> device_addresses(const DesiredState& s, const NodeAddresses&
   std::ranges::sort(out);
   out.erase(std::ranges::unique(out).begin(), out.end());
   return out;
+}
+
+TrafficOptions rules_options(TrafficOptions o) {
+  o.translate = false;
+  o.icmp_echo = true;  // the addresses are this node's own: it answers
+  return o;
 }
 
 ServiceState rules_of(const ServiceState& s, const NodeAddresses& node) {

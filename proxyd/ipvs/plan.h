@@ -52,11 +52,15 @@ struct NodeAddresses {
 };
 [[nodiscard]] NodeAddresses node_addresses(std::vector<IpAddr> on_other_links, const TrafficOptions& o);
 
+// The keys under which IPVS has a frontend.
+[[nodiscard]] std::vector<netlink::IpvsKey> keys_of(const Frontend& f, const NodeAddresses& node);
 // Of several Services that claim a frontend the first by name has it.
 [[nodiscard]] VirtualServices virtual_services(const DesiredState& s, const NodeAddresses& node, const IpvsOptions& o);
 // What our device must have, sorted. An address that the node has elsewhere is local already.
 [[nodiscard]] std::vector<IpAddr> device_addresses(const DesiredState& s, const NodeAddresses& node);
 
+// The options of the rules beside IPVS.
+[[nodiscard]] TrafficOptions rules_options(TrafficOptions o);
 // `s` as the rules beside IPVS need it: that a frontend has endpoints, not which; no affinity. Ports of addresses on
 // our device that no Service has are refused: without that they would reach the node's own sockets.
 [[nodiscard]] ServiceState rules_of(const ServiceState& s, const NodeAddresses& node);

@@ -56,7 +56,7 @@ class HawserCliTest : public ::testing::Test {
     backend_ = std::make_unique<NftBackend>(*nft_, pod_ranges());
     daemon_ = std::make_unique<Daemon>(DaemonOptions{.node = "node-1"}, net_->api,
                                        Kernel{*backend_, *conntrack_, *rtnl_}, registry_);
-    auto inspect = inspect_kernel("nftables", daemon_->tracker(), daemon_->health(), pod_ranges());
+    auto inspect = inspect_kernel(std::nullopt, daemon_->tracker(), daemon_->health(), pod_ranges());
     ASSERT_TRUE(inspect) << inspect.error().text;
     auto health = HealthServers::start({.healthz_bind = "", .hard_fail = true, .more = std::move(*inspect)},
                                        daemon_->health(), registry_);

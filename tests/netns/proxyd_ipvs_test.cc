@@ -10,6 +10,7 @@
 
 #include "lib/netlink/ipvs_fake.h"
 #include "lib/testing/netns_fixture.h"
+#include "proxyd/inspect/inspector.h"
 #include "tests/netns/proxyd_fixture.h"
 #include "tests/netns/sockets.h"
 
@@ -188,6 +189,69 @@ TEST_F(IpvsTraffic, SchedulersOfTheKernel) {
     const auto got = asked("client", "10.96.0.10", 80, 4);
     EXPECT_EQ((got.contains("a") ? got.at("a") : 0) + (got.contains("b") ? got.at("b") : 0), 4) << name;
   }
+}
+
+TEST_F(IpvsTraffic, SourceRanges) {
+  const auto dropped = [&](const char* from, const char* addr) {
+    return error_code(ask(host(from), addr, 80, 2s)) == ETIMEDOUT;
+  };
+  for (const char* client : {"outside", "remote"})
+    ASSERT_TRUE(
+        host(client).ok("ip route add 198.51.100.5 via 192.0.2.11; ip -6 route add 2001:db8:5::5 via 2001:db8::11"));
+  ServiceSpec s{.cluster_ips = {"10.96.0.10", "fd00:96::10"},
+                .load_balancer_ips = {"198.51.100.5", "2001:db8:5::5"},
+                .source_ranges = {"192.0.2.100/32", "2001:db8::100/128"}};
+  apply(s, {kA});
+  apply(s, {{.addr = "fd00:1::2"}});
+  for (const char* addr : {"198.51.100.5", "2001:db8:5::5"}) {
+    EXPECT_EQ(asked("outside", addr, 80, 2)["a"], 2) << addr;
+    for (const char* from : {"remote", "client", "node"}) EXPECT_TRUE(dropped(from, addr)) << from << " " << addr;
+  }
+  EXPECT_EQ(asked("client", "10.96.0.10", 80, 2)["a"], 2) << "the cluster IP is not limited";
+  s.source_ranges = {"10.244.0.0/16", "192.0.2.12/32", "fd00:1::/64"};
+  apply(s, {kA});
+  for (const char* from : {"client", "remote"}) EXPECT_EQ(asked(from, "198.51.100.5", 80, 2)["a"], 2) << from;
+  EXPECT_EQ(asked("client", "2001:db8:5::5", 80, 2)["a"], 2);
+  EXPECT_TRUE(dropped("outside", "198.51.100.5"));
+  ServiceSpec dns{.name = "dns",
+                  .cluster_ips = {"10.96.0.53"},
+                  .load_balancer_ips = {"198.51.100.53"},
+                  .source_ranges = {"192.0.2.100/32"},
+                  .port = 53,
+                  .protocol = "UDP"};
+  apply(dns, {kB});
+  for (const char* client : {"outside", "remote"})
+    ASSERT_TRUE(host(client).ok("ip route add 198.51.100.53 via 192.0.2.11"));
+  EXPECT_EQ(udp("outside", "198.51.100.53", 53), "b");
+  EXPECT_FALSE(UdpClient(host("remote"), "198.51.100.53", 53).ask(2s));
+}
+
+TEST_F(IpvsTraffic, ExplainReadsTheKernelBack) {
+  apply({.node_port = 30080}, {kA, kRemote});
+  std::function<std::optional<http::Response>(const http::Request&)> inspect;
+  host("node").run([&] {
+    auto made = inspect_kernel(IpvsOptions{}, p_->daemon().tracker(), p_->daemon().health(), options_);
+    ASSERT_TRUE(made) << made.error().text;
+    inspect = std::move(*made);
+  });
+  const auto get = [&](const std::string& what) {
+    const auto r = inspect({.method = "GET", .target = "/inspect/" + what});
+    return r ? r->body : "";
+  };
+  const std::string from_pod = "explain?source=10.244.1.9&destination=10.96.0.10:80";
+  EXPECT_THAT(get(from_pod),
+              HasSubstr(R"("kernel":"to one of 10.244.1.2:8080, 10.244.2.2:8080, the source is kept"})"));
+  for (const auto& what : {from_pod, std::string("explain?source=192.0.2.100&destination=192.0.2.11:30080"),
+                           std::string("status"), std::string("services"), std::string("endpoints?service=web")}) {
+    EXPECT_THAT(get(what), HasSubstr(R"("agree":true)")) << what;
+    EXPECT_THAT(get(what), Not(HasSubstr(R"("agree":false)"))) << what << get(what);
+  }
+  EXPECT_THAT(asked("client", "10.96.0.10", 80, 4), UnorderedElementsAre(Pair("a", 2), Pair("remote", 2)));
+  ASSERT_TRUE(ipvs_->change_destination(netlink::IpvsVerb::kDelete, kWeb,
+                                        {.address = *IpAddr::parse("10.244.2.2"), .port = 8080}));
+  EXPECT_THAT(get(from_pod), HasSubstr(R"("kernel":"to 10.244.1.2:8080, the source is kept"})"));
+  EXPECT_THAT(get("status"), HasSubstr("lacks ipvs tcp 10.96.0.10:80 -> 10.244.2.2:8080 weight 1"));
+  EXPECT_THAT(asked("client", "10.96.0.10", 80, 2), UnorderedElementsAre(Pair("a", 2)));
 }
 
 TEST_F(IpvsTraffic, CleanupLeavesNothing) {

@@ -105,6 +105,7 @@ class Proxyd {
   Result<> cleanup() { return backend_->cleanup(); }
   [[nodiscard]] double metric(const std::string& name) const;
   [[nodiscard]] std::string metrics() const { return registry_.text(); }
+  [[nodiscard]] const Daemon& daemon() const { return *daemon_; }
   [[nodiscard]] std::string localhost() const { return localhost_ ? localhost_->status() : "off"; }
   Result<> detach_localhost() { return hooks_->detach(); }
 
