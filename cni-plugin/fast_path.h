@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // FastPath: a way for packets between pods that goes around the node's stack, told of each pod as it comes and goes. It
-// only ever makes things quicker: without it, and for a pod it does not have, the stack forwards as always. Main
-// thread.
+// only ever makes things quicker: without it, and for a pod it does not have, the stack forwards as always. One thread
+// at a time.
 //
-//   ADD    attach    last: from then on packets may take it
-//   CHECK  fault
-//   DEL    detach    first: nothing may lead to what is about to go
-//   GC     keep_only
+//   ADD             attach     last: from then on packets may take it
+//   CHECK           fault
+//   DEL             detach     first: nothing may lead to what is about to go
+//   GC, collector   keep_only  before addresses become free
 #pragma once
 
 #include <functional>

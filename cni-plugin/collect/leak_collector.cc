@@ -60,6 +60,18 @@ Sweep LeakCollector::run_once() {
       options_.run_dir + "/hostports", kernel_,
       [&](const std::string& name, const HostPortRecord&) { return has_link(name); }, sweep);
   sweep_ifbs(node_, sweep);
+  NoFastPath none;
+  FastPath& fast_path = options_.fast_path ? *options_.fast_path : none;
+  if (sweep_fast_path(
+          fast_path, [&](const std::string& name) { return has_link(name); }, sweep))
+    sweep_networks(sweep);
+  sweep_netns_names(options_.run_dir, options_.grace, sweep, clock_);
+  report(sweep);
+  return sweep;
+}
+
+// Addresses that nothing leads to.
+void LeakCollector::sweep_networks(Sweep& sweep) {
   std::error_code ec;
   for (const auto& entry : fs::directory_iterator(options_.run_dir + "/ipam", ec)) {
     const auto network = entry.path().filename().native();
@@ -68,7 +80,9 @@ Sweep LeakCollector::run_once() {
     };
     sweep_addresses(entry.path().native(), network, live, sweep, clock_);
   }
-  sweep_netns_names(options_.run_dir, options_.grace, sweep, clock_);
+}
+
+void LeakCollector::report(const Sweep& sweep) {
   for (const auto& leak : sweep.removed) {
     log::warn("leak collected: {}{}{}", leak.what, leak.network.empty() ? "" : " in network ", leak.network);
     leaks_.with({kind_text(leak.kind)}).add();
@@ -77,7 +91,6 @@ Sweep LeakCollector::run_once() {
     failures_.add();
     log::error("leak collection: {}", sweep.error.error().text);
   }
-  return sweep;
 }
 
 Result<std::unique_ptr<LeakCollector::Running>> LeakCollector::start(const LeakCollectorOptions& options,

@@ -8,6 +8,7 @@
 // before it makes the link). Host ports and ifbs are made after the link and removed before it, so they need no grace.
 // An address imported from host-local has no link of ours: it lives as long as host-local's reservation does.
 // Names of namespaces that a killed runtime left go as well (netns_names.h).
+// The fast path is told before (fast_path.h): while it may still lead to a dead pod, no address becomes free.
 // Every network under <run_dir>/ipam is looked at. Each leak is one log line and one count.
 //
 // start() runs it on a thread of its own; run_once() is for tests and callers with their own thread.
@@ -26,6 +27,7 @@ struct LeakCollectorOptions {
   std::string run_dir = "/run/hawser";
   Nanos grace = std::chrono::seconds(60);
   Nanos interval = std::chrono::seconds(30);
+  FastPath* fast_path = nullptr;  // null: none; outlives the collector
 };
 
 class LeakCollector {
@@ -43,6 +45,8 @@ class LeakCollector {
 
  private:
   [[nodiscard]] bool has_link(const std::string& name);
+  void sweep_networks(Sweep& sweep);
+  void report(const Sweep& sweep);
 
   LeakCollectorOptions options_;
   netlink::Rtnl& node_;

@@ -34,6 +34,8 @@ const char* kind_text(Leak::Kind kind) {
       return "link";
     case Leak::Kind::kNetnsName:
       return "netns_name";
+    case Leak::Kind::kFastPath:
+      return "fast_path";
   }
   return "";
 }
@@ -60,6 +62,22 @@ void sweep_host_ports(const std::string& folder, HostPorts::Kernel kernel,
   if (!dropped) return note(sweep, propagate(dropped));
   for (const auto& name : *dropped)
     sweep.removed.push_back({Leak::Kind::kHostPorts, "", fmt::format("host ports of {}", name)});
+}
+
+bool sweep_fast_path(FastPath& fast_path, const std::function<bool(const std::string&)>& live, Sweep& sweep) {
+  std::vector<std::string> dead;
+  auto kept = fast_path.keep_only([&](const std::string& name) {
+    if (live(name)) return true;
+    dead.push_back(name);
+    return false;
+  });
+  if (!kept) {
+    note(sweep, propagate(kept, "fast path"));
+    return false;
+  }
+  for (const auto& name : dead)
+    sweep.removed.push_back({Leak::Kind::kFastPath, "", fmt::format("fast path of {}", name)});
+  return true;
 }
 
 void sweep_ifbs(netlink::Rtnl& node, Sweep& sweep) {

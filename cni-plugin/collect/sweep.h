@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "cni-plugin/fast_path.h"
 #include "cni-plugin/host_ports/host_ports.h"
 #include "cni-plugin/ipam/store.h"
 #include "lib/netlink/rtnl.h"
@@ -15,7 +16,7 @@
 namespace hawser::cni {
 
 struct Leak {
-  enum class Kind { kAddress, kHostPorts, kIfb, kLink, kNetnsName };
+  enum class Kind { kAddress, kHostPorts, kIfb, kLink, kNetnsName, kFastPath };
   Kind kind = Kind::kAddress;
   std::string network;  // empty where the thing does not say
   std::string what;     // "address 10.244.1.5 of interface eth0 of container 3f..."
@@ -33,6 +34,8 @@ void sweep_addresses(const std::string& folder, const std::string& network,
 // Records that `live` denies, of every network; repairs the table. Nothing is made where no folder is.
 void sweep_host_ports(const std::string& folder, HostPorts::Kernel kernel,
                       const std::function<bool(const std::string& name, const HostPortRecord&)>& live, Sweep& sweep);
+// Pods of any network that `live` denies by their host link. False: some may still be there.
+bool sweep_fast_path(FastPath& fast_path, const std::function<bool(const std::string&)>& live, Sweep& sweep);
 // An ifb of ours whose host link is gone.
 void sweep_ifbs(netlink::Rtnl& node, Sweep& sweep);
 // Host links of one network that `live` denies by name.

@@ -322,6 +322,56 @@ TEST_F(CrashTest, CollectorTakesBackWhatDeadPodsHeld) {
   EXPECT_TRUE(alive.ok("ip addr show eth0"));
 }
 
+// Of pods that the fast path knows, by their host links.
+class FakeFastPath final : public cni::FastPath {
+ public:
+  Result<> attach(const cni::FastEndpoint&) override { return {}; }
+  Result<> detach(const std::string&) override { return {}; }
+  Result<std::string> fault(const cni::FastEndpoint&) override { return std::string(); }
+  Result<> keep_only(const std::function<bool(const std::string&)>& live) override {
+    if (refuse) return fail(EIO, "refuses");
+    std::erase_if(known, [&](const auto& name) { return !live(name); });
+    return {};
+  }
+  std::vector<std::string> known;
+  bool refuse = false;
+};
+
+TEST_F(CrashTest, CollectorTellsTheFastPathBeforeAddressesBecomeFree) {
+  auto alive = pod();
+  ASSERT_EQ(run("ADD", "alive", alive.path(), conf()).status, 0);
+  FakeFastPath fast;
+  fast.known = {node_->sh("ip -o link show type veth | sed 's/.*: \\(.*\\)@.*/\\1/' | tr -d '\\n'"), "hwzzzaaaaaaaaaa"};
+  const auto kept = fast.known[0];
+  {
+    auto dying = pod();
+    ASSERT_EQ(run("ADD", "dead", dying.path(), conf()).status, 0);
+  }
+  for (int i = 0; i < 500 && node_->sh("ip -o link show type veth | wc -l") != "1\n"; i++) usleep(10'000);
+  metrics::Registry registry;
+  node_->run([&] {
+    auto rtnl = netlink::KernelRtnl::open();
+    auto nft = nft::KernelNft::open();
+    auto conntrack = netlink::KernelConntrack::open();
+    ASSERT_TRUE(rtnl && nft && conntrack);
+    cni::LeakCollector collector({.run_dir = dir_.path(), .grace = Nanos(0), .fast_path = &fast}, *rtnl,
+                                 {**nft, *conntrack}, registry);
+    fast.refuse = true;
+    auto refused = collector.run_once();
+    EXPECT_FALSE(refused.error);
+    EXPECT_TRUE(refused.removed.empty());
+    EXPECT_EQ(held().size(), 4u) << "packets may still be led to the dead pod";
+    fast.refuse = false;
+    auto done = collector.run_once();
+    EXPECT_TRUE(done.error);
+    EXPECT_EQ(done.removed.size(), 3u) << "both addresses and the fast path's";
+    EXPECT_TRUE(collector.run_once().removed.empty());
+  });
+  EXPECT_THAT(fast.known, ::testing::ElementsAre(kept));
+  EXPECT_EQ(held().size(), 2u);
+  EXPECT_THAT(registry.text(), HasSubstr(R"(hawser_cni_leaks_collected_total{kind="fast_path"} 1)"));
+}
+
 // An address that host-local gave out has no link of ours.
 TEST_F(CrashTest, CollectorLeavesImportedPodsAlone) {
   const auto reservation = dir_.file("hl") + "/10.244.1.9";
