@@ -13,12 +13,27 @@ namespace hawser::overlay {
 NodeCondition path_condition(const std::vector<PathReport>& faults) {
   constexpr std::size_t kNamed = 10;  // of perhaps thousands
   if (faults.empty())
-    return {"PeersUnreachable", "False", "ProbesAnswered", "small and MTU-sized packets reach every node's pods"};
+    return {kPathCondition, "False", "ProbesAnswered", "small and MTU-sized packets reach every node's pods"};
   std::string text;
   for (std::size_t i = 0; i < std::min(kNamed, faults.size()); i++)
     text += (i ? "; " : "") + path_text(faults[i].state, faults[i].target);
   if (faults.size() > kNamed) text += fmt::format("; and {} more", faults.size() - kNamed);
-  return {"PeersUnreachable", "True", "ProbesLost", text};
+  return {kPathCondition, "True", "ProbesLost", text};
+}
+
+Result<bool> remove_path_condition(kube::Client& client, const std::string& node) {
+  auto object = client.get(kube::kNodes, "", node);
+  if (!object && is_not_found(object.error())) return false;
+  if (!object) return propagate(object);
+  const auto& conditions = kube::arr(**object, {"status", "conditions"});
+  if (std::ranges::none_of(conditions,
+                           [](const kube::Value& c) { return kube::str(kube::as_obj(c), {"type"}) == kPathCondition; }))
+    return false;
+  const kube::Object gone{{"type", kPathCondition}, {"$patch", "delete"}};
+  const kube::Object patch{{"status", {{"conditions", kube::Array{kube::Value(gone)}}}}};
+  auto answer = client.patch(kube::kNodes, "", node, kube::PatchType::kStrategic, patch, "status");
+  if (!answer) return propagate(answer);
+  return true;
 }
 
 KubeSource::KubeSource(KubeSourceOptions options, kube::Client& client)

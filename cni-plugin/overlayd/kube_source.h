@@ -25,8 +25,11 @@ struct KubeSourceOptions {
   bool set_network_available = true;
 };
 
-// The Node condition PeersUnreachable: True with the peers and what is wrong, or False. Pure.
+inline constexpr const char* kPathCondition = "PeersUnreachable";
+// That condition of the Node: True with the peers and what is wrong, or False. Pure.
 [[nodiscard]] NodeCondition path_condition(const std::vector<PathReport>& faults);
+// Takes it off a node that we leave: nobody would correct it any more. False: it has none.
+Result<bool> remove_path_condition(kube::Client& client, const std::string& node);
 
 class KubeSource final : public SubnetSource {
  public:

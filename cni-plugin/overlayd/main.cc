@@ -288,6 +288,28 @@ struct Source {
   overlay::KubeSource* kube = nullptr;  // `subnets`, if it is one
 };
 
+Result<std::unique_ptr<kube::HttpClient>> make_client(const Flags& f) {
+  auto config = kube::client_config(f.kubeconfig);
+  if (!config) return propagate(config);
+  if (!f.kube_api_url.empty()) config->server = f.kube_api_url;
+  return kube::HttpClient::make(*config, "hawser-overlayd/" HAWSER_VERSION);
+}
+
+// Whoever leaves the node takes its word with it. What is done on the node matters more: a failure ends nothing.
+void forget_condition(Flags& f) {
+  if (f.kubeconfig.empty() && !std::getenv("KUBERNETES_SERVICE_HOST"))
+    return log::info("without --kubeconfig the Node's condition {} stays, if it has one", overlay::kPathCondition);
+  auto forget = [&]() -> Result<bool> {
+    auto client = make_client(f);
+    if (!client) return propagate(client);
+    if (auto r = find_node_name(f, client->get()); !r) return propagate(r);
+    return overlay::remove_path_condition(**client, f.options.node);
+  };
+  auto gone = forget();
+  if (!gone) return log::warn("the Node's condition {} stays: {}", overlay::kPathCondition, gone.error().text);
+  if (*gone) log::info("removed condition {} of node {}", overlay::kPathCondition, f.options.node);
+}
+
 // The node's name is only for the MAC here; network and back end are what etcd says.
 Result<Source> make_etcd_source(Flags& f) {
   if (f.options.node.empty()) {
@@ -319,10 +341,7 @@ Result<Source> make_source(Flags& f) {
     s.subnets = std::make_unique<overlay::StaticSource>(f.subnets_file, f.options.node, f.options.settings);
     return s;
   }
-  auto config = kube::client_config(f.kubeconfig);
-  if (!config) return propagate(config);
-  if (!f.kube_api_url.empty()) config->server = f.kube_api_url;
-  auto client = kube::HttpClient::make(*config, "hawser-overlayd/" HAWSER_VERSION);
+  auto client = make_client(f);
   if (!client) return propagate(client);
   s.client = std::move(*client);
   if (auto r = find_node_name(f, s.client.get()); !r) return propagate(r);
@@ -417,8 +436,10 @@ Result<> run(Flags& f) {
   if (!rtnl) return propagate(rtnl);
   auto nft = nft::KernelNft::open();
   if (!nft) return propagate(nft);
-  if (f.hand_back) return hand_back(f, *rtnl, **nft);
-  return f.cleanup ? clean_up(f, *rtnl, **nft) : serve(f, *rtnl, **nft);
+  if (!f.hand_back && !f.cleanup) return serve(f, *rtnl, **nft);
+  auto done = f.hand_back ? hand_back(f, *rtnl, **nft) : clean_up(f, *rtnl, **nft);
+  if (done) forget_condition(f);
+  return done;
 }
 
 }  // namespace

@@ -2,10 +2,13 @@
 // From flannel to us and back, pods included. flannel's side is made as flannel makes it: its device, annotations and
 // files by hand, its pods by Debian's bridge and host-local with the configuration that flannel's plugin would
 // delegate.
+#include <algorithm>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "cni-plugin/overlayd/handover.h"
+#include "cni-plugin/overlayd/kube_source.h"
 #include "lib/base/atomic_file.h"
 #include "lib/netlink/rtnl_kernel.h"
 #include "lib/nft/kernel_nft.h"
@@ -129,6 +132,13 @@ class HandoverTest : public OverlayNet {
     });
     return result;
   }
+  // Has the Node what the prober tells?
+  bool condition() {
+    auto o = api_.get(kube::kNodes, "", "node-1");
+    return o && std::ranges::any_of(kube::arr(**o, {"status", "conditions"}), [](const kube::Value& c) {
+             return kube::str(kube::as_obj(c), {"type"}) == kPathCondition;
+           });
+  }
   // A ping every 10 ms from `pod` while `fn` runs; the number of lost ones.
   int lost_during(const Host& pod, const std::function<void()>& fn) {
     EXPECT_TRUE(eventually([&] {
@@ -161,8 +171,10 @@ TEST_F(HandoverTest, ANodeGoesOverAndBackWithItsPods) {
                         [&] {
                           auto r = take_over();
                           ASSERT_TRUE(r) << r.error().text;
+                          node(1).probe = ProberOptions{};
                           node(1).start(api_);
                           ASSERT_TRUE(eventually([&] { return node(1).status().ready; })) << node(1).status().reason;
+                          ASSERT_TRUE(eventually([&] { return condition(); })) << "told by the first probes";
                         }),
             0);
   EXPECT_EQ(data_path(), before) << "nothing was made anew or changed";
@@ -196,9 +208,15 @@ TEST_F(HandoverTest, ANodeGoesOverAndBackWithItsPods) {
   EXPECT_EQ(cni("DEL", std::string(kDebianPlugins) + "/bridge", "new", *new_pod, *read_file(file("scratch/new"))), "");
   EXPECT_EQ(access(file("networks/cbr0/" + given).c_str(), F_OK), -1);
   EXPECT_FALSE(give_back()) << "a second time there is nothing to give back";
+  EXPECT_TRUE(remove_path_condition(api_, "node-1").value_or(false)) << "the daemon had set it";
+  EXPECT_FALSE(remove_path_condition(api_, "node-1").value_or(true));
+  EXPECT_FALSE(remove_path_condition(api_, "no-such-node").value_or(true));
   auto o = api_.get(kube::kNodes, "", "node-1");
   ASSERT_TRUE(o);
   EXPECT_EQ(read_lease(**o, kDefaultAnnotationPrefix).v4.mac->text(), kMacs[0]);
+  const auto& conditions = kube::arr(**o, {"status", "conditions"});
+  ASSERT_EQ(conditions.size(), 1u) << "NetworkUnavailable, which flannel sets as well";
+  EXPECT_EQ(kube::str(kube::as_obj(conditions[0]), {"type"}), "NetworkUnavailable");
 }
 
 TEST_F(HandoverTest, WhatCannotBeTakenOverIsNamedAndLeftAlone) {

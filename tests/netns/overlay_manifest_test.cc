@@ -3,6 +3,7 @@
 // pods, nodes and the patch of a node's status and refuses the rest. flannel's stock manifest with nothing changed but
 // the program, and ours.
 #include <csignal>
+#include <utility>
 
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
@@ -55,7 +56,8 @@ class ManifestTest : public ::testing::Test {
         R"("{\"VNI\":1,\"VtepMAC\":\"02:00:00:00:00:12\"}"}},"spec":{"podCIDR":"10.244.2.0/24"}})";
     static const std::string kOwn =
         R"({"metadata":{"name":"node-1"},"spec":{"podCIDR":"10.244.1.0/24","podCIDRs":["10.244.1.0/24"]},)"
-        R"("status":{"addresses":[{"type":"InternalIP","address":"192.0.2.11"}]}})";
+        R"("status":{"addresses":[{"type":"InternalIP","address":"192.0.2.11"}],"conditions":)"
+        R"([{"type":"PeersUnreachable","status":"True"}]}})";
     http::Response out{.status = 200};
     out.headers.set("Content-Type", "application/json");
     std::lock_guard l(mu_);
@@ -68,6 +70,8 @@ class ManifestTest : public ::testing::Test {
     } else if (known && q.method == "GET" && q.path() == "/api/v1/nodes") {
       out.body = R"({"kind":"NodeList","apiVersion":"v1","metadata":{"resourceVersion":"5"},"items":[)" + kOwn + "," +
                  kPeer + "]}";
+    } else if (known && q.method == "GET" && q.path() == "/api/v1/nodes/node-1") {
+      out.body = kOwn;
     } else if (known && q.method == "PATCH" && q.path() == "/api/v1/nodes/node-1/status") {
       patches_ += q.body;
       auto node = boost::json::parse(kOwn);
@@ -147,6 +151,24 @@ TEST_F(ManifestTest, OurManifest) {
   EXPECT_THAT(file("/etc/cni/net.d/10-hawser.conflist"), HasSubstr("portMappings"));
   EXPECT_TRUE(eventually([&] { return host_->sh("curl -s http://127.0.0.1:8285/readyz").starts_with("ok"); }))
       << host_->sh("curl -s http://127.0.0.1:8285/readyz");
+}
+
+TEST_F(ManifestTest, ANodeThatIsLeftKeepsNoConditionOfOurs) {
+  start("NODE_NAME=node-1", "/etc/hawser", "--cleanup");
+  int status = -1;
+  ASSERT_EQ(waitpid(std::exchange(pid_, 0), &status, 0) > 0 && WIFEXITED(status), true);
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+  EXPECT_EQ(patches(), R"({"status":{"conditions":[{"type":"PeersUnreachable","$patch":"delete"}]}})");
+  std::lock_guard l(mu_);
+  EXPECT_THAT(refused_, ::testing::IsEmpty());
+}
+
+// The API server's absence keeps nobody from leaving.
+TEST_F(ManifestTest, CleanUpWorksWithoutTheApiServer) {
+  start("NODE_NAME=node-1", "/etc/hawser", "--cleanup --kube-api-url=https://127.0.0.1:1");
+  int status = -1;
+  ASSERT_EQ(waitpid(std::exchange(pid_, 0), &status, 0) > 0 && WIFEXITED(status), true);
+  EXPECT_EQ(WEXITSTATUS(status), 0);
 }
 
 }  // namespace
