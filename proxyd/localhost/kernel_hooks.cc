@@ -23,7 +23,8 @@ namespace {
 
 constexpr const char* kProgramName = "hawser_loopback";  // at most 15 characters, here and below
 constexpr std::uint32_t kMaxPrograms = 64;               // the kernel's limit for one cgroup
-constexpr const char* kLicense = "Apache-2.0";
+// Of the programs, which are GPL-2.0 OR Apache-2.0. The kernel knows only the first of these names.
+constexpr const char* kLicense = "GPL";
 
 struct MapSpec {
   const char* name;

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 // The BPF programs that lead a node's own connections from loopback to its node ports, as instructions, and the layout
 // of the maps they share. Pure.
 //
