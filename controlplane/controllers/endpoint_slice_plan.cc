@@ -22,28 +22,8 @@ Object endpoint_json(const ServiceEndpoint& e) {
   if (!e.hostname.empty()) o["hostname"] = text(e.hostname);
   if (!e.node.empty()) o["nodeName"] = text(e.node);
   if (!e.zone.empty()) o["zone"] = text(e.zone);
-  if (!e.pod_name.empty()) {
-    Object target;
-    target["kind"] = "Pod";
-    target["name"] = text(e.pod_name);
-    target["namespace"] = text(e.pod_namespace);
-    target["uid"] = text(e.pod_uid);
-    o["targetRef"] = std::move(target);
-  }
+  if (!e.pod_name.empty()) o["targetRef"] = pod_reference(e);
   return o;
-}
-
-Array ports_json(const std::vector<EndpointPort>& ports) {
-  Array out;
-  for (const EndpointPort& p : ports) {
-    Object o;
-    o["name"] = text(p.name);
-    o["port"] = p.port;
-    o["protocol"] = text(p.protocol);
-    if (!p.app_protocol.empty()) o["appProtocol"] = text(p.app_protocol);
-    out.push_back(std::move(o));
-  }
-  return out;
 }
 
 std::vector<EndpointPort> ports_of_slice(const Object& slice) {
@@ -140,7 +120,7 @@ class Planner {
       a->get_object().erase(kTriggerTime);
     out["addressType"] = v6 ? "IPv6" : "IPv4";
     out["endpoints"] = std::move(endpoints);
-    out["ports"] = ports_json(ports);
+    out["ports"] = ports_json(ports, true);
     return out;
   }
 

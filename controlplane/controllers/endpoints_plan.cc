@@ -18,26 +18,8 @@ Object address_json(const ServiceEndpoint& e) {
   o["ip"] = text(e.address);
   if (!e.hostname.empty()) o["hostname"] = text(e.hostname);
   if (!e.node.empty()) o["nodeName"] = text(e.node);
-  Object target;
-  target["kind"] = "Pod";
-  target["name"] = text(e.pod_name);
-  target["namespace"] = text(e.pod_namespace);
-  target["uid"] = text(e.pod_uid);
-  o["targetRef"] = std::move(target);
+  o["targetRef"] = pod_reference(e);
   return o;
-}
-
-Array ports_json(const std::vector<EndpointPort>& ports) {
-  Array out;
-  for (const EndpointPort& p : ports) {
-    Object o;
-    if (!p.name.empty()) o["name"] = text(p.name);
-    o["port"] = p.port;
-    o["protocol"] = text(p.protocol);
-    if (!p.app_protocol.empty()) o["appProtocol"] = text(p.app_protocol);
-    out.push_back(std::move(o));
-  }
-  return out;
 }
 
 struct Subset {
@@ -60,7 +42,7 @@ Array subsets_json(const std::vector<const ServiceEndpoint*>& endpoints) {
     Object o;
     if (!s.ready.empty()) o["addresses"] = addresses_json(std::move(s.ready));
     if (!s.not_ready.empty()) o["notReadyAddresses"] = addresses_json(std::move(s.not_ready));
-    if (!ports.empty()) o["ports"] = ports_json(ports);
+    if (!ports.empty()) o["ports"] = ports_json(ports, false);
     out.push_back(std::move(o));
   }
   return out;

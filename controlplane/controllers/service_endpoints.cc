@@ -56,6 +56,23 @@ std::vector<std::string> addresses(const Object& pod) {
 
 }  // namespace
 
+Object pod_reference(const ServiceEndpoint& e) {
+  return {{"kind", "Pod"}, {"name", text(e.pod_name)}, {"namespace", text(e.pod_namespace)}, {"uid", text(e.pod_uid)}};
+}
+
+Array ports_json(const std::vector<EndpointPort>& ports, bool empty_names) {
+  Array out;
+  for (const EndpointPort& p : ports) {
+    Object o;
+    if (empty_names || !p.name.empty()) o["name"] = text(p.name);
+    o["port"] = p.port;
+    o["protocol"] = text(p.protocol);
+    if (!p.app_protocol.empty()) o["appProtocol"] = text(p.app_protocol);
+    out.push_back(std::move(o));
+  }
+  return out;
+}
+
 bool has_selector(const Object& service) {
   return !kube::obj(service, {"spec", "selector"}).empty();
 }

@@ -38,6 +38,11 @@ struct ServiceEndpoint {
   std::vector<EndpointPort> ports;  // sorted; may differ from pod to pod where targetPort is a name
 };
 
+// As Endpoints and EndpointSlices write them: the pod behind an endpoint, and ports. An EndpointSlice writes an empty
+// name too.
+[[nodiscard]] Object pod_reference(const ServiceEndpoint& e);
+[[nodiscard]] Array ports_json(const std::vector<EndpointPort>& ports, bool empty_names);
+
 // Zone of a node, "" if unknown.
 using ZoneOf = std::function<std::string(std::string_view node)>;
 
