@@ -160,5 +160,36 @@ TEST(Fingerprint, IgnoresCountersValuesOnly) {
   EXPECT_NE(fingerprint(a), fingerprint(c));
 }
 
+TEST(Transaction, InParts) {
+  const auto element = [](std::uint8_t n) { return Element{.key = Bytes::u8(n)}; };
+  const auto filled = [&] {
+    Transaction t(Family::kInet, "t");
+    t.add(Chain{"c", {}});
+    for (std::uint8_t n = 0; n < 5; ++n) t.add_element("s", element(n));
+    t.delete_element("s", element(9));
+    t.flush_chain("c");
+    return t;
+  };
+  ASSERT_EQ(filled().parts(8).size(), 1u);
+  EXPECT_EQ(filled().parts(8).front().text(), filled().text());
+  const auto parts = filled().parts(3);
+  ASSERT_EQ(parts.size(), 3u);
+  std::size_t touched = 0, elements = 0;
+  for (const auto& t : parts) {
+    EXPECT_LE(t.size(), 3u);
+    touched += t.size();
+    for (const auto& op : t.ops()) {
+      if (const auto* add = std::get_if<AddElements>(&op)) elements += add->elements.size();
+    }
+  }
+  EXPECT_EQ(touched, filled().size());
+  EXPECT_EQ(elements, 5u);
+  EXPECT_TRUE(std::holds_alternative<AddChain>(parts.front().ops().front()));
+  EXPECT_TRUE(std::holds_alternative<FlushChain>(parts.back().ops().back()));
+  // A mistake stays one.
+  Transaction wrong(Family::kInet, "");
+  EXPECT_TRUE(std::move(wrong).parts(1).front().error());
+}
+
 }  // namespace
 }  // namespace hawser::nft

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lib/nft/transaction.h"
 
+#include <algorithm>
+#include <iterator>
+#include <type_traits>
+
 #include "lib/nft/text.h"
 
 namespace hawser::nft {
@@ -25,6 +29,45 @@ bool Transaction::name_ok(std::string_view what, std::string_view name) {
     latch({EINVAL, fmt::format("{} name \"{}\": must have 1 to {} characters", what, name, kMaxName), {}});
   }
   return !error_;
+}
+
+void Transaction::put(Change c, std::size_t touched) {
+  ops_.push_back(std::move(c));
+  count_ += touched;
+}
+
+std::vector<Transaction> Transaction::parts(std::size_t most) && {
+  std::vector<Transaction> r;
+  if (error_ || count_ <= most) {
+    r.push_back(std::move(*this));
+    return r;
+  }
+  const auto last = [&]() -> Transaction& {
+    if (r.empty() || r.back().count_ >= most) r.emplace_back(family_, table_);
+    return r.back();
+  };
+  const auto split = [&](auto& op) {
+    for (std::size_t at = 0; at < op.elements.size();) {
+      Transaction& t = last();
+      const std::size_t n = std::min(op.elements.size() - at, most - t.count_);
+      std::remove_cvref_t<decltype(op)> some;
+      some.set = op.set;
+      if constexpr (requires { op.is_map; }) some.is_map = op.is_map;
+      const auto from = std::make_move_iterator(op.elements.begin() + static_cast<std::ptrdiff_t>(at));
+      some.elements.assign(from, from + static_cast<std::ptrdiff_t>(n));
+      t.put(std::move(some), n);
+      at += n;
+    }
+  };
+  for (Change& c : ops_) {
+    if (auto* add = std::get_if<AddElements>(&c))
+      split(*add);
+    else if (auto* remove = std::get_if<DeleteElements>(&c))
+      split(*remove);
+    else
+      last().put(std::move(c), 1);
+  }
+  return r;
 }
 
 void Transaction::add_table(std::string comment) {

@@ -86,10 +86,16 @@ class Transaction {
   [[nodiscard]] const std::vector<Change>& ops() const { return ops_; }
   [[nodiscard]] const std::optional<Error>& error() const { return error_; }
 
+  // The same changes, in order, as transactions that touch about `most` objects and elements each: for a table that
+  // nothing looks at yet. The kernel makes a notice of some KiB of each element and keeps all until the transaction is
+  // over.
+  [[nodiscard]] std::vector<Transaction> parts(std::size_t most) &&;
+
   // One line an operation, in nft's words: for logs and tests.
   [[nodiscard]] std::string text() const;
 
  private:
+  void put(Change c, std::size_t touched);
   bool name_ok(std::string_view what, std::string_view name);
   void latch(Error e);
 

@@ -14,6 +14,9 @@ namespace {
 constexpr int kFamilies[] = {AF_INET, AF_INET6};
 constexpr int kForgetTries = 5;
 constexpr std::size_t kKeepUnusedChains = 64;
+// The kernel holds 8 KiB for each element of a transaction until it is over, if anybody on the machine listens for
+// changes: a load of 50,000 Services of 5 endpoints took 2.5 GiB for a moment. Each Service still changes at once.
+constexpr std::size_t kMaxElements = 8192, kMaxSides = 2048;
 
 bool contains(const std::vector<Target>& list, const Target& t) {
   return std::ranges::find(list, t) != list.end();
@@ -59,11 +62,13 @@ Result<std::optional<SyncReport>> NftBackend::apply_changes(const DesiredState& 
     if (have == image_->sides.end()) continue;
     stale_clients = stale_clients || loses_clients(have->second, wanted ? &wanted->side : nullptr);
   }
-  Steps steps;
-  plan_changes(w, *image_, options_, kKeepUnusedChains, steps);
+  for (const Wants& part : parts(std::move(w), kMaxSides)) {
+    Steps steps;
+    plan_changes(part, *image_, options_, kKeepUnusedChains, steps);
+    report.changes += steps.prepare.size() + steps.main.size();
+    if (auto r = apply_steps(std::move(steps)); !r) return propagate(r);
+  }
   image_->left.clear();  // the reconciler knows what it saw go
-  if (auto r = apply_steps(steps); !r) return propagate(r);
-  report.changes = steps.prepare.size() + steps.main.size();
   report.frontends = image_->sides.size();
   if (stale_clients) {
     if (auto r = forget_stale_clients(); !r) return propagate(r);
@@ -78,9 +83,9 @@ Result<SyncReport> NftBackend::apply_full(const DesiredState& state) {
   const bool read_back = !image_;  // else only contested keys made this a full comparison
   SyncReport report{.full = true, .udp = true};
   const Wants wants = all_wants(state);
-  const Steps steps = plan_full(*found, wants, options_);
-  if (auto r = apply_steps(steps); !r) return propagate(r);
+  Steps steps = plan_full(*found, wants, options_);
   report.changes = steps.prepare.size() + steps.main.size();
+  if (auto r = apply_steps(std::move(steps)); !r) return propagate(r);
   if (existed && read_back && report.changes > 0)
     log::info("nft: the table differed from what is wanted; {} changes written", report.changes);
   image_ = std::move(found->image);
@@ -96,8 +101,15 @@ Result<SyncReport> NftBackend::apply_full(const DesiredState& state) {
   return report;
 }
 
-Result<> NftBackend::apply_steps(const Steps& steps) {
-  if (auto r = nft_.apply(steps.prepare); !r) return r;
+Result<> NftBackend::apply_steps(Steps steps) {
+  std::vector<nft::Transaction> before;
+  if (steps.unseen)
+    before = std::move(steps.prepare).parts(kMaxElements);
+  else
+    before.push_back(std::move(steps.prepare));
+  for (const auto& t : before) {
+    if (auto r = nft_.apply(t); !r) return r;
+  }
   return nft_.apply(steps.main);
 }
 

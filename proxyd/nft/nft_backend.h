@@ -4,6 +4,9 @@
 // The first apply() reads the table back and writes only what differs, so a restarted daemon changes nothing that is
 // right. Later ones compare the new state with the last one and send element changes; invalidate() makes the next one
 // read back again.
+//
+// Very large changes are made in parts, each with whole Services; a table that no packet sees yet is filled in parts and
+// then put into the path of packets at one instant.
 #pragma once
 
 #include <optional>
@@ -30,7 +33,7 @@ class NftBackend final : public Backend {
  private:
   Result<SyncReport> apply_full(const DesiredState& state);
   Result<std::optional<SyncReport>> apply_changes(const DesiredState& state);  // nothing: has to be full
-  Result<> apply_steps(const Steps& steps);
+  Result<> apply_steps(Steps steps);
   Result<> forget_stale_clients();
   Result<std::size_t> delete_stale_clients(SetRole role, int family);
 

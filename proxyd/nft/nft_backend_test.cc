@@ -233,11 +233,43 @@ TEST_F(NftBackendTest, ATableOfAnotherLayoutIsMadeAnewInOneStep) {
   nft::Transaction t(kTableFamily, kTable);
   t.add_table();
   t.add(nft::Set{.name = "services4", .key = {nft::DataType::kIpv4Addr}});
+  t.add(fixed_chains().front());
+  t.add(nft::RuleBuilder(fixed_chains().front().name).verdict({nft::Verdict::Kind::kAccept, {}}).build());
   ASSERT_TRUE(fake_.apply(t));
   const int before = fake_.applied();
   apply(state({{.key = "d/a", .frontends = {vip("10.96.0.1", pods({1, 2}))}}}));
   EXPECT_EQ(fake_.applied(), before + 1);
   EXPECT_THAT(list(), HasSubstr("10.96.0.1 . tcp . 80 : jump ip-internal-2"));
+}
+
+TEST_F(NftBackendTest, ATableThatNoPacketSeesIsFilledFirst) {
+  Found f;
+  const auto s = state({{.key = "d/a", .frontends = {vip("10.96.0.1", pods({1, 2}))}}});
+  const Steps steps = plan_full(f, all_wants(*s), kOptions);
+  EXPECT_TRUE(steps.unseen);
+  EXPECT_THAT(steps.prepare.text(), HasSubstr("add element services4"));
+  EXPECT_THAT(steps.prepare.text(), Not(HasSubstr("rule prerouting")));
+  EXPECT_THAT(steps.main.text(), HasSubstr("add rule prerouting"));
+  EXPECT_THAT(steps.main.text(), Not(HasSubstr("element ")));
+}
+
+TEST_F(NftBackendTest, ManyServicesComeAndGoInParts) {
+  std::vector<ServiceState> many;
+  for (int i = 0; i < 3000; ++i) {
+    many.push_back({.key = fmt::format("d/{:04}", i),
+                    .frontends = {vip(fmt::format("10.96.{}.{}", 1 + i / 200, 1 + i % 200), pods({1, 2, 3}))}});
+  }
+  const auto finds_nothing_to_do = [&](const std::vector<ServiceState>& services) {
+    auto r = NftBackend(fake_, kOptions).apply(state(services));
+    return r && r->changes == 0;
+  };
+  apply(state(many));
+  EXPECT_EQ(fake_.applied(), 3) << "two parts, then the rules of base chains";
+  EXPECT_TRUE(finds_nothing_to_do(many));
+  apply(state({}));
+  EXPECT_EQ(fake_.applied(), 5);
+  apply(state(many));
+  EXPECT_TRUE(finds_nothing_to_do(many));
 }
 
 TEST_F(NftBackendTest, TheFirstByNameHasAContestedAddress) {

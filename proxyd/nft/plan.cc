@@ -271,6 +271,16 @@ Wants all_wants(const DesiredState& s) {
   return w;
 }
 
+std::vector<Wants> parts(Wants w, std::size_t most) {
+  std::vector<Wants> r;
+  while (w.sides.size() > most) {
+    Wants& part = r.emplace_back();
+    while (part.sides.size() < most) part.sides.insert(w.sides.extract(w.sides.begin()));
+  }
+  r.push_back(std::move(w));
+  return r;
+}
+
 bool changed_wants(const DesiredState& from, const DesiredState& to, const TableImage& image,
                    const std::vector<SideId>& contested, Wants& out) {
   std::vector<const ServiceState*> gone, come;
@@ -318,7 +328,7 @@ void plan_changes(const Wants& w, TableImage& image, const LayoutOptions& o, std
   change_addresses(SetRole::kHairpin, w.hairpin, image.hairpin, out);
   change_addresses(SetRole::kClusterIps, w.cluster_ips, image.cluster_ips, out);
   early.put_into(steps.chains());
-  out.put_into(steps.main);
+  out.put_into(steps.elements());
   delete_unused_chains(image, keep_unused, steps.main);
 }
 
@@ -368,7 +378,8 @@ bool must_rebuild(const nft::TableState& table) {
 
 namespace {
 
-void plan_fixed(const Found& f, const LayoutOptions& o, nft::Transaction& t) {
+void plan_fixed(const Found& f, const LayoutOptions& o, Steps& steps) {
+  nft::Transaction& t = steps.elements();
   for (const auto& c : fixed_chains()) {
     if (!f.table.chains.contains(c.name)) t.add(c);
   }
@@ -386,7 +397,7 @@ void plan_fixed(const Found& f, const LayoutOptions& o, nft::Transaction& t) {
   for (const auto& c : fixed_chains()) {
     const auto it = f.table.chains.find(c.name);
     const auto& have = it == f.table.chains.end() ? kEmpty.rules : it->second.rules;
-    repair_rules(c.name, have, rules[c.name], t);
+    repair_rules(c.name, have, rules[c.name], c.base ? steps.main : t);
   }
   put_ranges(f, o, t);
   for (const auto& [set, elements] : f.strange) {
@@ -423,23 +434,26 @@ void count_chain_uses(Found& f) {
 Steps plan_full(Found& f, const Wants& all, const LayoutOptions& o) {
   Steps steps;
   nft::Transaction& t = steps.main;
+  steps.unseen = std::ranges::none_of(
+      f.table.chains, [](const auto& c) { return c.second.spec.base.has_value() && !c.second.rules.empty(); });
   if (must_rebuild(f.table)) {
-    steps.together = true;
-    t.add_table("Services, by hawser-proxyd");
+    steps.together = !steps.unseen;
+    nft::Transaction& first = steps.chains();
+    first.add_table("Services, by hawser-proxyd");
     if (f.table.exists) {
       // In one transaction: no packet finds the table missing.
-      t.delete_table();
-      t.add_table("Services, by hawser-proxyd");
+      first.delete_table();
+      first.add_table("Services, by hawser-proxyd");
     }
     f = {};
   }
-  plan_fixed(f, o, t);
+  plan_fixed(f, o, steps);
   count_chain_uses(f);
   Wants w = all;
   for (const auto& [id, side] : f.image.sides) w.sides.try_emplace(id, std::nullopt);
   for (const auto& [a, n] : f.image.hairpin) w.hairpin[a] -= n;
   for (const auto& [a, n] : f.image.cluster_ips) w.cluster_ips[a] -= n;
-  plan_chain_rules(f, w, o, t);
+  plan_chain_rules(f, w, o, steps.elements());
   plan_changes(w, f.image, o, 0, steps);
   for (const auto& [name, set] : f.table.sets) {
     bool ours = false;

@@ -35,6 +35,8 @@ struct Wants {
   std::vector<SideId> contested;                      // keys that several Services claim; the first by name has it
 };
 [[nodiscard]] Wants all_wants(const DesiredState& s);
+// The same in parts of at most `most` keys, to be planned and applied one after another; addresses come with the last.
+[[nodiscard]] std::vector<Wants> parts(Wants w, std::size_t most);
 // From one state to a later one. False: they touch a key that another Service has or claims, so only all_wants() can
 // tell.
 [[nodiscard]] bool changed_wants(const DesiredState& from, const DesiredState& to, const TableImage& image,
@@ -48,8 +50,13 @@ struct Wants {
 struct Steps {
   nft::Transaction prepare{kTableFamily, kTable};
   nft::Transaction main{kTableFamily, kTable};
-  bool together = false;  // a table made anew appears to packets as a whole, so main has everything
+  // A table made anew in place of one that packets see appears to them as a whole: main has everything.
+  bool together = false;
+  // No packet sees the table before main, which only adds the rules of base chains: prepare has the rest, and may be
+  // applied in parts.
+  bool unseen = false;
   nft::Transaction& chains() { return together ? main : prepare; }
+  nft::Transaction& elements() { return unseen ? prepare : main; }
 };
 
 // Element and chain changes for `w`, which `image` then has as done. Chains that nothing names any more are kept for
