@@ -5,8 +5,8 @@
 // right. Later ones compare the new state with the last one and send element changes; invalidate() makes the next one
 // read back again.
 //
-// Very large changes are made in parts, each with whole Services; a table that no packet sees yet is filled in parts and
-// then put into the path of packets at one instant.
+// Very large changes are made in parts, each with whole Services; a table that no packet sees yet is filled in parts
+// and then put into the path of packets at one instant.
 #pragma once
 
 #include <optional>
