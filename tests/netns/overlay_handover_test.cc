@@ -20,7 +20,6 @@ namespace {
 using ::testing::HasSubstr;
 
 constexpr const char* kDebianPlugins = "/usr/lib/cni";
-constexpr const char* kMacs[] = {"ba:a8:00:00:00:01", "ba:a8:00:00:00:02"};
 
 class HandoverTest : public OverlayNet {
  protected:
@@ -29,30 +28,11 @@ class HandoverTest : public OverlayNet {
     if (IsSkipped()) return;
     if (access((std::string(kDebianPlugins) + "/bridge").c_str(), X_OK) != 0)
       GTEST_SKIP() << "needs the package containernetworking-plugins";
-    for (int i : {1, 2}) flannels_overlay(i);
+    for (int i : {1, 2}) make_flannels(i);
     flannels_files();
   }
 
   [[nodiscard]] std::string file(const std::string& name) const { return nodes_[0]->files() + "/" + name; }
-
-  void flannels_overlay(int i) {
-    const int peer = 3 - i;
-    ASSERT_TRUE(node(i).host().ok(fmt::format(
-        "ip link add flannel.1 address {0} type vxlan id 1 dev eth0 local 192.0.2.{1} dstport 8472 {6}; ip link set "
-        "flannel.1 up mtu 1450; ip addr add 10.244.{2}.0/32 dev flannel.1; ip neigh add 10.244.{3}.0 lladdr {4} dev "
-        "flannel.1 nud permanent; bridge fdb add {4} dev flannel.1 dst 192.0.2.{5}; ip route add 10.244.{3}.0/24 via "
-        "10.244.{3}.0 dev flannel.1 onlink; sysctl -qw net.ipv4.ip_forward=1",
-        kMacs[i - 1], 10 + i, i, peer, kMacs[peer - 1], 10 + peer, learning_)));
-    const std::string p{kDefaultAnnotationPrefix};
-    ASSERT_TRUE(api_.patch(
-        kube::kNodes, "", node(i).name(), kube::PatchType::kMerge,
-        kube::Object{{"metadata",
-                      {{"annotations",
-                        {{p + "/backend-type", "vxlan"},
-                         {p + "/public-ip", node(i).underlay()},
-                         {p + "/kube-subnet-manager", "true"},
-                         {p + "/backend-data", fmt::format(R"({{"VNI":1,"VtepMAC":"{}"}})", kMacs[i - 1])}}}}}}));
-  }
 
   // node-1's, all in its temporary folder.
   void flannels_files() {
@@ -139,24 +119,11 @@ class HandoverTest : public OverlayNet {
              return kube::str(kube::as_obj(c), {"type"}) == kPathCondition;
            });
   }
-  // A ping every 10 ms from `pod` while `fn` runs; the number of lost ones.
-  int lost_during(const Host& pod, const std::function<void()>& fn) {
-    EXPECT_TRUE(eventually([&] {
-      int status = 0;
-      pod.sh("ping -c1 -W1 10.244.2.5", &status);
-      return status == 0;
-    }));
-    std::string out;
-    std::thread ping([&] { out = pod.sh("ping -i 0.01 -c 200 -W 2 10.244.2.5"); });
-    fn();
-    ping.join();
-    int sent = 0, back = 0;
-    EXPECT_EQ(sscanf(out.substr(out.find("---\n") + 4).c_str(), "%d packets transmitted, %d", &sent, &back), 2) << out;
-    return sent - back;
+  static int lost_during(const Host& pod, const std::function<void()>& fn) {
+    return lost_pings(pod, "10.244.2.5", 200, fn);
   }
 
   std::string delegate_;
-  std::string learning_ = "nolearning";
 };
 
 TEST_F(HandoverTest, ANodeGoesOverAndBackWithItsPods) {
@@ -213,7 +180,7 @@ TEST_F(HandoverTest, ANodeGoesOverAndBackWithItsPods) {
   EXPECT_FALSE(remove_path_condition(api_, "no-such-node").value_or(true));
   auto o = api_.get(kube::kNodes, "", "node-1");
   ASSERT_TRUE(o);
-  EXPECT_EQ(read_lease(**o, kDefaultAnnotationPrefix).v4.mac->text(), kMacs[0]);
+  EXPECT_EQ(read_lease(**o, kDefaultAnnotationPrefix).v4.mac->text(), kFlannelMacs[0]);
   const auto& conditions = kube::arr(**o, {"status", "conditions"});
   ASSERT_EQ(conditions.size(), 1u) << "NetworkUnavailable, which flannel sets as well";
   EXPECT_EQ(kube::str(kube::as_obj(conditions[0]), {"type"}), "NetworkUnavailable");

@@ -191,4 +191,40 @@ int OverlayNet::ifindex(const Node& n) {
   return std::stoi("0" + n.host().sh("ip -o link show dev " + n.device() + " | cut -d: -f1"));
 }
 
+void OverlayNet::make_flannels(int number) {
+  const int peer = 3 - number;
+  ASSERT_TRUE(node(number).host().ok(fmt::format(
+      "ip link add flannel.1 address {0} type vxlan id 1 dev eth0 local 192.0.2.{1} dstport 8472 nolearning; ip link "
+      "set "
+      "flannel.1 up mtu 1450; ip addr add 10.244.{2}.0/32 dev flannel.1; ip neigh add 10.244.{3}.0 lladdr {4} dev "
+      "flannel.1 nud permanent; bridge fdb add {4} dev flannel.1 dst 192.0.2.{5}; ip route add 10.244.{3}.0/24 via "
+      "10.244.{3}.0 dev flannel.1 onlink; sysctl -qw net.ipv4.ip_forward=1",
+      kFlannelMacs[number - 1], 10 + number, number, peer, kFlannelMacs[peer - 1], 10 + peer)));
+  const std::string p{kDefaultAnnotationPrefix};
+  const auto data = fmt::format(R"({{"VNI":1,"VtepMAC":"{}"}})", kFlannelMacs[number - 1]);
+  ASSERT_TRUE(api_.patch(kube::kNodes, "", node(number).name(), kube::PatchType::kMerge,
+                         kube::Object{{"metadata",
+                                       {{"annotations",
+                                         {{p + "/backend-type", "vxlan"},
+                                          {p + "/public-ip", node(number).underlay()},
+                                          {p + "/kube-subnet-manager", "true"},
+                                          {p + "/backend-data", data}}}}}}));
+}
+
+int OverlayNet::lost_pings(const Host& pod, const std::string& to, int count, const std::function<void()>& fn) {
+  EXPECT_TRUE(eventually([&] {
+    int status = 0;
+    pod.sh("ping -c1 -W1 " + to, &status);
+    return status == 0;
+  }));
+  std::string out;
+  std::thread ping([&] { out = pod.sh(fmt::format("ping -i 0.01 -c {} -W 2 {}", count, to)); });
+  fn();
+  ping.join();
+  int sent = 0, back = 0;
+  EXPECT_EQ(sscanf(out.substr(out.find("---\n") + 4).c_str(), "%d packets transmitted, %d", &sent, &back), 2) << out;
+  EXPECT_EQ(sent, count);
+  return sent - back;
+}
+
 }  // namespace hawser::overlay

@@ -27,6 +27,7 @@ namespace hawser::overlay {
 
 using hawser::testing::Host;
 
+inline constexpr const char* kFlannelMacs[] = {"ba:a8:00:00:00:01", "ba:a8:00:00:00:02"};  // of make_flannels()
 inline constexpr std::chrono::seconds kPatience{20};  // what a loaded machine may need; repairs are timed on their own
 
 // Waits until `done`, looking every few milliseconds; the only wait of these tests.
@@ -93,6 +94,12 @@ class OverlayNet : public ::testing::Test {
   static int neighs(const Node& n);
   static int peer_routes(const Node& n);
   static int ifindex(const Node& n);
+  // What flanneld v0.2x leaves on one of the two nodes: its device, entries and routes (protocol boot), its
+  // annotations.
+  void make_flannels(int number);
+  // A ping every 10 ms from `pod` to `to` while `fn` runs; how many of `count` were lost. The first packet may wait for
+  // an answer of the node's ARP proxy, which is not what is tested, so the path is warmed up before.
+  static int lost_pings(const Host& pod, const std::string& to, int count, const std::function<void()>& fn);
 
   std::optional<Host> fabric_;
   kube::FakeClient api_;

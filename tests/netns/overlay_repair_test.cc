@@ -32,26 +32,7 @@ class RepairTest : public OverlayNet {
     }
     ASSERT_TRUE(node(1).add_pod(*pod1_, 1450) && node(2).add_pod(*pod2_, 1450));
   }
-  // The first packet may wait for an answer of the node's ARP proxy, which is not what is tested.
-  void warm_up() {
-    ASSERT_TRUE(eventually([&] {
-      int status = 0;
-      pod1_->sh("ping -c1 -W1 10.244.2.5", &status);
-      return status == 0;
-    }));
-  }
-  // A ping every 10 ms while `fn` runs; the number of lost ones.
-  int lost_during(const std::function<void()>& fn) {
-    warm_up();
-    std::string out;
-    std::thread ping([&] { out = pod1_->sh("ping -i 0.01 -c 150 -W 2 10.244.2.5"); });
-    fn();
-    ping.join();
-    int sent = 0, back = 0;
-    EXPECT_EQ(sscanf(out.substr(out.find("---\n") + 4).c_str(), "%d packets transmitted, %d", &sent, &back), 2) << out;
-    EXPECT_EQ(sent, 150);
-    return sent - back;
-  }
+  int lost_during(const std::function<void()>& fn) { return lost_pings(*pod1_, "10.244.2.5", 150, fn); }
   std::optional<Host> pod1_, pod2_;
 };
 
@@ -169,27 +150,7 @@ TEST_F(RepairTest, KilledUnderTrafficLosesNoPacket) {
 
 // Migration: a node that flannel has set up is taken over as it stands, under traffic, and given back.
 TEST_F(RepairTest, TakesOverFlannelsDeviceAndHandsItBack) {
-  // What flanneld v0.2x leaves: its device, entries and routes (protocol boot), its annotations.
-  const char* macs[] = {"ba:a8:00:00:00:01", "ba:a8:00:00:00:02"};
-  for (int i : {1, 2}) {
-    const int peer = 3 - i;
-    ASSERT_TRUE(node(i).host().ok(fmt::format(
-        "ip link add flannel.1 address {0} type vxlan id 1 dev eth0 local 192.0.2.{1} dstport 8472 nolearning; ip link "
-        "set flannel.1 up mtu 1450; ip addr add 10.244.{2}.0/32 dev flannel.1; ip neigh add 10.244.{3}.0 lladdr {4} "
-        "dev "
-        "flannel.1 nud permanent; bridge fdb add {4} dev flannel.1 dst 192.0.2.{5}; ip route add 10.244.{3}.0/24 via "
-        "10.244.{3}.0 dev flannel.1 onlink; sysctl -qw net.ipv4.ip_forward=1",
-        macs[i - 1], 10 + i, i, peer, macs[peer - 1], 10 + peer)));
-    const std::string p{kDefaultAnnotationPrefix};
-    ASSERT_TRUE(api_.patch(
-        kube::kNodes, "", node(i).name(), kube::PatchType::kMerge,
-        kube::Object{{"metadata",
-                      {{"annotations",
-                        {{p + "/backend-type", "vxlan"},
-                         {p + "/public-ip", node(i).underlay()},
-                         {p + "/kube-subnet-manager", "true"},
-                         {p + "/backend-data", fmt::format(R"({{"VNI":1,"VtepMAC":"{}"}})", macs[i - 1])}}}}}}));
-  }
+  for (int i : {1, 2}) make_flannels(i);
   add_pods();
   const auto data_path =
       "ip -o link show dev flannel.1; ip -4 -o addr show dev flannel.1 | sed 's/valid_lft.*//'; ip route "
@@ -206,7 +167,7 @@ TEST_F(RepairTest, TakesOverFlannelsDeviceAndHandsItBack) {
   EXPECT_EQ(node(1).host().sh(data_path), flannels) << "flanneld finds what it left";
   auto o = api_.get(kube::kNodes, "", "node-1");
   ASSERT_TRUE(o);
-  EXPECT_EQ(read_lease(**o, kDefaultAnnotationPrefix).v4.mac->text(), macs[0]);
+  EXPECT_EQ(read_lease(**o, kDefaultAnnotationPrefix).v4.mac->text(), kFlannelMacs[0]);
 }
 
 // Appendix A 6: flannel compares neither MTU nor Learning of a device that stands. Corrected in place: with the device
