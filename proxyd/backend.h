@@ -15,11 +15,12 @@
 namespace hawser::proxy {
 
 struct SyncReport {
-  bool full = false;              // the kernel was read back
-  std::size_t changes = 0;        // objects and elements written; 0: all was right
-  std::size_t frontends = 0;      // now in the kernel
-  std::vector<FrontendKey> left;  // full: UDP frontends found in the kernel, or left there by a process that died
-  bool udp = false;               // UDP frontends may have changed: flows that they left behind must be looked at
+  bool full = false;          // the kernel was read back
+  std::size_t changes = 0;    // objects and elements written; 0: all was right
+  std::size_t frontends = 0;  // now in the kernel
+  // full: UDP and SCTP frontends found in the kernel, or left there by a process that died
+  std::vector<FrontendKey> left;
+  bool flows = false;  // such frontends may have changed: flows that they left behind must be looked at
 };
 
 class Backend {

@@ -128,8 +128,8 @@ Result<> Daemon::sync() {
   counts_.service_changes += taken.counts.service_changes;
   counts_.endpoint_changes += taken.counts.endpoint_changes;
   trigger_times_.insert(trigger_times_.end(), taken.trigger_times.begin(), taken.trigger_times.end());
-  bool udp = false;
-  if (auto r = sync_state(taken.state, udp); !r) {
+  bool flows = false;
+  if (auto r = sync_state(taken.state, flows); !r) {
     metrics_.sync_failures.add();
     // Tried again every second: one line is enough.
     if (last_error_ != r.error().text) log::error("sync of generation {}: {}", taken.state->generation, r.error().text);
@@ -141,19 +141,19 @@ Result<> Daemon::sync() {
   if (kernel_.localhost) kernel_.localhost->apply(taken.state, tracker_.node().addresses, clock_.now() >= next_audit_);
   note_applied(*taken.state, revisions);
   if (auto r = sync_health_checks(); !r) log::warn("health check node ports: {}", r.error().text);
-  flows_pending_ = flows_pending_ || udp || clock_.now() >= next_audit_;
+  flows_pending_ = flows_pending_ || flows || clock_.now() >= next_audit_;
   if (!flows_pending_) return {};
   if (auto r = reconcile_flows(*taken.state); !r) {
-    log::warn("stale UDP flows: {}", r.error().text);
+    log::warn("stale flows: {}", r.error().text);
     return r;
   }
   return {};
 }
 
-Result<> Daemon::sync_state(const DesiredStatePtr& state, bool& udp) {
+Result<> Daemon::sync_state(const DesiredStatePtr& state, bool& flows) {
   auto report = kernel_.backend.apply(state);
   if (!report) return propagate(report);
-  udp = report->udp;
+  flows = report->flows;
   reconciler_.note_left(report->left);
   if (report->full) {
     if (!first_ && report->changes > 0) metrics_.repairs.add();
@@ -209,7 +209,7 @@ Result<> Daemon::reconcile_flows(const DesiredState& state) {
   std::ranges::sort(node);
   auto removed = reconciler_.run(state, node);
   if (!removed) return propagate(removed);
-  if (*removed > 0) log::info("removed {} UDP flows to endpoints that are gone", *removed);
+  if (*removed > 0) log::info("removed {} flows to endpoints that are gone", *removed);
   flows_pending_ = false;
   next_audit_ = clock_.now() + options_.audit_interval;
   return {};

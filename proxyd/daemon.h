@@ -75,7 +75,7 @@ class Daemon {
   void request_sync();
   Result<> sync_health_checks();
   Result<> sync();
-  Result<> sync_state(const DesiredStatePtr& state, bool& udp);
+  Result<> sync_state(const DesiredStatePtr& state, bool& flows);
   Result<> reconcile_flows(const DesiredState& state);
   void note_applied(const DesiredState& state, const Revisions& revisions);
 

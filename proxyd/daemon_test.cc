@@ -34,7 +34,7 @@ class FakeBackend final : public Backend {
     const bool full = !valid_;
     valid_ = true;
     last_ = state;
-    return SyncReport{.full = full, .changes = full ? 1u : 0u, .frontends = state->services.size(), .udp = true};
+    return SyncReport{.full = full, .changes = full ? 1u : 0u, .frontends = state->services.size(), .flows = true};
   }
   void invalidate() override {
     std::lock_guard l(mu_);

@@ -46,7 +46,8 @@ TEST(ConntrackReconciler, RemovesWhatAnEarlierProcessLeft) {
                  flow(at("10.96.0.53", 53), at("10.244.1.2", 8053))};
   metrics::Registry registry;
   ConntrackReconciler r(table, registry, system_clock());
-  r.note_left({{*IpAddr::parse("10.96.0.99"), AF_INET, 53}, {*IpAddr::parse("10.96.0.53"), AF_INET, 53}});
+  r.note_left({{IPPROTO_UDP, *IpAddr::parse("10.96.0.99"), AF_INET, 53},
+               {IPPROTO_UDP, *IpAddr::parse("10.96.0.53"), AF_INET, 53}});
   const auto d = one_service();
   EXPECT_EQ(*r.run(d, {}), 1);
   EXPECT_EQ(table.flows.size(), 2u) << "what is served again, and what never was ours, stays";
@@ -67,6 +68,8 @@ TEST(StaleFlows, Table) {
       {__LINE__, "never translated", flow(at("10.96.0.53", 53), at("10.96.0.53", 53)), true},
       {__LINE__, "another port of the VIP", flow(at("10.96.0.53", 54), at("10.244.1.9", 8053)), false},
       {__LINE__, "TCP", flow(at("10.96.0.53", 53), at("10.244.1.9", 8053), IPPROTO_TCP), false},
+      {__LINE__, "SCTP, where there is UDP only", flow(at("10.96.0.53", 53), at("10.244.1.9", 8053), IPPROTO_SCTP),
+       false},
       {__LINE__, "node port, gone endpoint", flow(at("192.0.2.11", 30053), at("10.244.1.9", 8053)), true},
       {__LINE__, "node port, current endpoint", flow(at("192.0.2.11", 30053), at("10.244.1.2", 8053)), false},
       {__LINE__, "node port, never translated", flow(at("192.0.2.11", 30053), at("192.0.2.11", 30053)), true},
@@ -76,7 +79,7 @@ TEST(StaleFlows, Table) {
       {__LINE__, "that VIP, never translated", flow(at("10.96.0.99", 53), at("10.96.0.99", 53)), false},
   };
   auto desired = one_service();
-  std::set<FrontendKey> gone{{*IpAddr::parse("10.96.0.99"), AF_INET, 53}};
+  std::set<FrontendKey> gone{{IPPROTO_UDP, *IpAddr::parse("10.96.0.99"), AF_INET, 53}};
   std::vector<IpAddr> node{*IpAddr::parse("192.0.2.11")};
   for (const auto& c : cases) {
     EXPECT_EQ(stale_flows({desired, gone, node}, {c.flow}).size(), c.stale ? 1u : 0u) << c.line << ": " << c.name;
@@ -104,6 +107,28 @@ TEST(ConntrackReconciler, FollowsServicesThatComeAndGo) {
   EXPECT_EQ(*r.run(DesiredState(), node), 1);
   EXPECT_EQ(*r.run(DesiredState(), node), 0);
   EXPECT_NE(registry.text().find("kubeproxy_conntrack_reconciler_deleted_entries_total 2"), std::string::npos);
+}
+
+TEST(ConntrackReconciler, SctpLikeUdpAndTcpNot) {
+  for (const auto& [protocol, removed] : {std::pair{IPPROTO_SCTP, 1}, {IPPROTO_UDP, 1}, {IPPROTO_TCP, 0}}) {
+    auto s = std::make_shared<ServiceState>();
+    const auto number = static_cast<std::uint8_t>(protocol);
+    s->frontends = {{.addr = *IpAddr::parse("10.96.0.53"),
+                     .family = AF_INET,
+                     .protocol = number,
+                     .port = 53,
+                     .targets = {at("10.244.1.2", 8053)},
+                     .draining = {at("10.244.1.3", 8053)}}};
+    DesiredState d;
+    d.services = {s};
+    FakeConntrack table;
+    for (const char* endpoint : {"10.244.1.2", "10.244.1.3", "10.244.1.9"})
+      table.flows.push_back(flow(at("10.96.0.53", 53), at(endpoint, 8053), number));
+    metrics::Registry registry;
+    ConntrackReconciler r(table, registry, system_clock());
+    EXPECT_EQ(*r.run(d, {}), removed) << protocol;
+    EXPECT_EQ(table.flows.size(), 3u - static_cast<unsigned>(removed)) << "current and draining ones stay";
+  }
 }
 
 }  // namespace

@@ -11,7 +11,7 @@ namespace hawser::proxy {
 namespace {
 
 FrontendKey key_of(const Frontend& f) {
-  return {f.addr, f.is_node_port() ? f.family : f.addr.family(), f.port};
+  return {f.protocol, f.addr, f.is_node_port() ? f.family : f.addr.family(), f.port};
 }
 
 bool allows(const Frontend& f, const netlink::FlowEnd& end) {
@@ -24,8 +24,8 @@ using FrontendMap = std::map<FrontendKey, const Frontend*>;
 
 bool is_stale(const StaleInput& in, const FrontendMap& ours, const Flow& f) {
   const bool translated = f.answers_from != f.destination;
-  const FrontendKey vip{f.destination.addr, f.destination.addr.family(), f.destination.port};
-  const FrontendKey node_port{IpAddr(), f.destination.addr.family(), f.destination.port};
+  const FrontendKey vip{f.protocol, f.destination.addr, f.destination.addr.family(), f.destination.port};
+  const FrontendKey node_port{f.protocol, IpAddr(), f.destination.addr.family(), f.destination.port};
   if (auto it = ours.find(vip); it != ours.end()) return !allows(*it->second, f.answers_from);
   // A node port is one on this node's addresses only: a flow to the same port of another machine is not ours.
   const bool here = std::ranges::binary_search(in.node_addresses, f.destination.addr);
@@ -35,11 +35,11 @@ bool is_stale(const StaleInput& in, const FrontendMap& ours, const Flow& f) {
 
 }  // namespace
 
-std::set<FrontendKey> udp_frontends(const DesiredState& d) {
+std::set<FrontendKey> flow_frontends(const DesiredState& d) {
   std::set<FrontendKey> out;
   for (const auto& s : d.services) {
     for (const auto& f : s->frontends) {
-      if (f.protocol == IPPROTO_UDP) out.insert(key_of(f));
+      if (flows_are_removed(f.protocol)) out.insert(key_of(f));
     }
   }
   return out;
@@ -49,12 +49,12 @@ std::vector<Flow> stale_flows(const StaleInput& in, const std::vector<Flow>& flo
   FrontendMap ours;
   for (const auto& s : in.desired.services) {
     for (const auto& f : s->frontends) {
-      if (f.protocol == IPPROTO_UDP) ours.emplace(key_of(f), &f);
+      if (flows_are_removed(f.protocol)) ours.emplace(key_of(f), &f);
     }
   }
   std::vector<Flow> out;
   for (const auto& f : flows) {
-    if (f.protocol == IPPROTO_UDP && is_stale(in, ours, f)) out.push_back(f);
+    if (flows_are_removed(f.protocol) && is_stale(in, ours, f)) out.push_back(f);
   }
   return out;
 }
@@ -70,7 +70,7 @@ ConntrackReconciler::ConntrackReconciler(Conntrack& table, metrics::Registry& re
           registry.counter("kubeproxy_conntrack_reconciler_deleted_entries_total", "Stale flows removed.").with()) {}
 
 Result<int> ConntrackReconciler::run(const DesiredState& desired, const std::vector<IpAddr>& node_addresses) {
-  auto now = udp_frontends(desired);
+  auto now = flow_frontends(desired);
   for (const auto& k : current_) {
     if (!now.contains(k)) gone_.insert(k);
   }
@@ -78,13 +78,18 @@ Result<int> ConntrackReconciler::run(const DesiredState& desired, const std::vec
   current_ = std::move(now);
   if (current_.empty() && gone_.empty()) return 0;
   auto start = clock_.now();
+  std::set<std::uint8_t> protocols;
+  for (const auto* keys : {&current_, &gone_})
+    for (const auto& k : *keys) protocols.insert(std::get<0>(k));
   int removed = 0;
-  for (int family : {AF_INET, AF_INET6}) {
-    auto flows = table_.list(family, IPPROTO_UDP);
-    if (!flows) return propagate(flows);
-    for (const auto& f : stale_flows({desired, gone_, node_addresses}, *flows)) {
-      if (auto r = table_.remove(f); !r) return propagate(r);
-      removed++;
+  for (const std::uint8_t protocol : protocols) {
+    for (int family : {AF_INET, AF_INET6}) {
+      auto flows = table_.list(family, protocol);
+      if (!flows) return propagate(flows);
+      for (const auto& f : stale_flows({desired, gone_, node_addresses}, *flows)) {
+        if (auto r = table_.remove(f); !r) return propagate(r);
+        removed++;
+      }
     }
   }
   // Their rules are gone and now their flows, so no new ones can appear.

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Stale UDP flows. A UDP client that never closes its socket keeps its conntrack entry alive for ever, and with it the
-// endpoint that was chosen at first, long after that endpoint is gone [P71, X01]. kube-proxy clears entries upon events
+// Stale UDP and SCTP flows. A UDP client that never closes its socket keeps its conntrack entry alive for ever, and
+// with it the endpoint that was chosen at first, long after that endpoint is gone [P71, X01]. kube-proxy clears entries
+// upon events
 // ("endpoint removed", "from none to some") and so misses what it did not see. Here the whole table is compared with
 // the desired state: level-triggered, so restarts and lost events change nothing.
 //
-// A flow is stale if its original destination is a UDP frontend of ours and its answers come from no endpoint that the
+// SCTP associations are long, and their ports are often fixed at both ends: one that begins anew would meet the entry
+// of the old one, and go to the dead endpoint again. TCP clients take another port.
+//
+// A flow is stale if its original destination is such a frontend of ours and its answers come from no endpoint that the
 // frontend may use now (draining ones may be used by the flows they have). That includes a flow that was never
 // translated, made before there were endpoints or rules. A flow to a frontend that was ours and is gone is stale if it
 // was translated; what was ours before this process, the back end finds in the kernel. Nothing else is touched [P72].
@@ -27,8 +31,8 @@ using netlink::FakeConntrack;
 using netlink::Flow;
 using netlink::KernelConntrack;
 
-// UDP frontends of a state.
-[[nodiscard]] std::set<FrontendKey> udp_frontends(const DesiredState& d);
+// Frontends of a state whose flows_are_removed().
+[[nodiscard]] std::set<FrontendKey> flow_frontends(const DesiredState& d);
 
 struct StaleInput {
   const DesiredState& desired;
@@ -44,8 +48,8 @@ class ConntrackReconciler {
   ConntrackReconciler(Conntrack& table, metrics::Registry& registry, Clock& clock);
   // Frontends that an earlier process served: gone, unless the next state has them.
   void note_left(const std::vector<FrontendKey>& left) { gone_.insert(left.begin(), left.end()); }
-  // Compares and removes; returns how many flows were removed. Without UDP frontends, present or past, the kernel is
-  // not asked. An error leaves the rest for the next run.
+  // Compares and removes; returns how many flows were removed. Without such frontends, present or past, the
+  // kernel is not asked. An error leaves the rest for the next run.
   Result<int> run(const DesiredState& desired, const std::vector<IpAddr>& node_addresses);
 
  private:

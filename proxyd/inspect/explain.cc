@@ -270,8 +270,7 @@ class Explainer {
       if (current) s.model = s.kernel += ", a current endpoint";
       if (draining && !current) s.model = s.kernel += ", which ends but may finish";
       if (fe != nullptr && !current && !draining) {
-        // TCP ends by itself; a UDP client that never closes would stay for ever.
-        s.fault = q_.protocol == IPPROTO_UDP;
+        s.fault = flows_are_removed(q_.protocol);
         s.kernel += translated ? ", no endpoint any more" : ", though there is a Service";
         s.model = s.fault ? "from port " + std::to_string(flow.source.port) + ": no such flow" : s.kernel;
       }

@@ -21,10 +21,10 @@ std::vector<IpAddr> without(const std::vector<IpAddr>& a, const std::vector<IpAd
   return out;
 }
 
-bool touches_udp(const IpvsPlan& p) {
-  const auto udp = [](const auto& c) { return c.service.protocol == IPPROTO_UDP; };
-  return std::ranges::any_of(p.serve, udp) || std::ranges::any_of(p.retire, udp) ||
-         std::ranges::any_of(p.gone, [](const auto& k) { return k.protocol == IPPROTO_UDP; });
+bool leaves_flows(const IpvsPlan& p) {
+  const auto removed = [](const auto& c) { return flows_are_removed(c.service.protocol); };
+  return std::ranges::any_of(p.serve, removed) || std::ranges::any_of(p.retire, removed) ||
+         std::ranges::any_of(p.gone, [](const auto& k) { return flows_are_removed(k.protocol); });
 }
 
 }  // namespace
@@ -98,7 +98,7 @@ Result<SyncReport> IpvsBackend::sync(const DesiredStatePtr& state, bool read) {
   report.changes = plan.size() + rules->changes + *added + *removed;
   report.frontends = want.size();
   report.left = std::move(rules->left);
-  report.udp = rules->udp || touches_udp(plan);
+  report.flows = rules->flows || leaves_flows(plan);
   return report;
 }
 
@@ -236,14 +236,16 @@ DesiredStatePtr IpvsBackend::rules_state(const DesiredStatePtr& state) {
   if (rules_given_for_ == state) return rules_given_;
   auto out = std::make_shared<DesiredState>();
   out->generation = state->generation;
+  std::vector<ServiceStatePtr> list;
   decltype(rules_cache_) cache;
   for (const auto& s : state->services) {
     const auto it = rules_cache_.find(s.get());
     auto entry = it != rules_cache_.end() ? std::move(it->second)
                                           : std::pair{s, std::make_shared<const ServiceState>(rules_of(*s, node_))};
-    out->services.push_back(entry.second);
+    list.push_back(entry.second);
     cache.emplace(s.get(), std::move(entry));
   }
+  out->services = ServiceList(std::move(list));
   rules_cache_ = std::move(cache);
   rules_given_ = std::move(out);
   rules_given_for_ = state;

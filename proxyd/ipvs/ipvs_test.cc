@@ -56,8 +56,9 @@ DesiredStatePtr state(std::vector<ServiceState> services) {
   static std::uint64_t generation = 0;
   auto d = std::make_shared<DesiredState>();
   d->generation = ++generation;
-  for (auto& s : services) d->services.push_back(std::make_shared<const ServiceState>(std::move(s)));
-  std::ranges::sort(d->services, {}, [](const auto& s) { return s->key; });
+  std::vector<ServiceStatePtr> list;
+  for (auto& s : services) list.push_back(std::make_shared<const ServiceState>(std::move(s)));
+  d->services = ServiceList(std::move(list));
   return d;
 }
 DesiredStatePtr one(Frontend f) {
@@ -330,7 +331,7 @@ TEST_F(IpvsBackendTest, UdpDoesNotDrain) {
   ipvs_.destination(kDns, {.address = pod(2).addr, .port = 8080}).inactive = 9;
   ipvs_.take_log();
   f.targets = pods({1});
-  EXPECT_TRUE(apply(one(f)).udp);
+  EXPECT_TRUE(apply(one(f)).flows);
   EXPECT_THAT(ipvs_.take_log(), ElementsAre("dest- 10.244.1.2:8080"));
 }
 

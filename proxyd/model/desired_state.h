@@ -10,6 +10,8 @@
 #include <tuple>
 #include <vector>
 
+#include <netinet/in.h>
+
 #include "proxyd/model/service_port.h"
 #include "proxyd/model/topology.h"
 
@@ -40,9 +42,14 @@ struct Frontend {
   bool operator==(const Frontend&) const = default;
 };
 
-// What a UDP flow's original destination is compared with: a frontend's (address or, for a node port, the invalid
-// address; family; port).
-using FrontendKey = std::tuple<IpAddr, int, std::uint16_t>;
+// Whether a flow of this protocol is taken from an endpoint that is gone. A TCP connection ends by itself and stays
+// where it is.
+[[nodiscard]] inline bool flows_are_removed(std::uint8_t protocol) {
+  return protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP;
+}
+// What such a flow's original destination is compared with: a frontend's (protocol; address or, for a node port, the
+// invalid address; family; port).
+using FrontendKey = std::tuple<std::uint8_t, IpAddr, int, std::uint16_t>;
 
 struct ServiceState {
   std::string key;  // "namespace/name"

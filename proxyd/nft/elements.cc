@@ -143,7 +143,7 @@ std::optional<SideId> left_of(const nft::Element& e, int family) {
 }
 
 FrontendKey frontend_key_of(const SideId& id) {
-  return {id.addr, id.family(), id.port};
+  return {id.protocol, id.addr, id.family(), id.port};
 }
 
 nft::Element source_element(const SideId& id, const Cidr& range) {

@@ -52,12 +52,12 @@ enum class SetRole : std::uint8_t {
   kLimited,           // frontends with source ranges
   kSources,           // frontend . range
   kClusterIps,        // addresses
-  kLeft,              // UDP frontends that are gone (a node port has address 0), for some time
+  kLeft,              // UDP and SCTP frontends that are gone (a node port has address 0), for some time
   kPods,
   kNodePortAddresses,
   kServiceRanges,  // ranges, from the options
 };
-// How long a UDP frontend that went is remembered in the kernel, for the case that this process dies before its flows
+// How long such a frontend that went is remembered in the kernel, for the case that this process dies before its flows
 // are removed.
 inline constexpr std::uint64_t kLeftMs = 24 * 3600 * 1000;
 

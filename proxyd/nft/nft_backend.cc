@@ -57,7 +57,7 @@ Result<std::optional<SyncReport>> NftBackend::apply_changes(const DesiredState& 
   SyncReport report;
   bool stale_clients = false;
   for (const auto& [id, wanted] : w.sides) {
-    report.udp = report.udp || id.protocol == IPPROTO_UDP;
+    report.flows = report.flows || flows_are_removed(id.protocol);
     const auto have = image_->sides.find(id);
     if (have == image_->sides.end()) continue;
     stale_clients = stale_clients || loses_clients(have->second, wanted ? &wanted->side : nullptr);
@@ -81,7 +81,7 @@ Result<SyncReport> NftBackend::apply_full(const DesiredState& state) {
   if (!found) return propagate(found);
   const bool existed = found->table.exists;
   const bool read_back = !image_;  // else only contested keys made this a full comparison
-  SyncReport report{.full = true, .udp = true};
+  SyncReport report{.full = true, .flows = true};
   const Wants wants = all_wants(state);
   Steps steps = plan_full(*found, wants, options_);
   report.changes = steps.prepare.size() + steps.main.size();

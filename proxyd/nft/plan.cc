@@ -246,7 +246,7 @@ void plan_sides(const Wants& w, TableImage& image, ElementChanges& early, Elemen
       continue;
     }
     image.sides.erase(id);
-    if (id.protocol == IPPROTO_UDP && !id.local) {
+    if (flows_are_removed(id.protocol) && !id.local) {
       out.add(set_name(SetRole::kLeft, id.family()), left_element(id));
       image.left.insert(id);
     }

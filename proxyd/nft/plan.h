@@ -23,7 +23,7 @@ struct TableImage {
   std::map<std::string, std::uint32_t> chains;  // pick and remember chains: how many sides name each
   std::map<IpAddr, std::uint32_t> hairpin;      // how many Services have this address on this node
   std::map<IpAddr, std::uint32_t> cluster_ips;  // how many Services have it
-  std::set<SideId> left;                        // UDP frontends that went, as read back or by the last plan
+  std::set<SideId> left;                        // UDP and SCTP frontends that went, as read back or by the last plan
   bool operator==(const TableImage&) const = default;
 };
 
