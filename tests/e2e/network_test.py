@@ -20,6 +20,7 @@ def case_service_paths(e):
     e.reaches_all(client, f"http://{vip}", 3)
     for who, argv, url in (("pod to ClusterIP", client, f"http://{vip}"), ("node to ClusterIP", node.net(), f"http://{vip}"),
                            ("node to its own NodePort", node.net(), f"http://{node.address}:{port}"),
+                           ("node to a NodePort on loopback", node.inside(), f"http://127.0.0.1:{port}"),
                            ("node to another's NodePort", node.net(), f"http://{e.cluster.hosts[pods[0]['spec']['nodeName']].address}:{port}"),
                            ("pod to NodePort", client, f"http://{node.address}:{port}"),
                            ("outside to NodePort", outside, f"http://{node.address}:{port}")):

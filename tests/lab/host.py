@@ -182,8 +182,9 @@ class Host:
         return None
 
     def inside(self, *argv):
-        """argv that runs a command in all of this host's namespaces."""
-        return ["nsenter", "-t", str(self.pid()), "-m", "-u", "-i", "-n", "-p", "-C", "--", *argv]
+        """argv that runs a command in all of this host's namespaces, and in its cgroup v2: programs attached there see it as any process of the host."""
+        join = "".join(f"echo 0 > {CGROUP_ROOT}/{folder or 'init'}/cgroup.procs; " for folder, kind in cgroup_hierarchies() if kind == "cgroup2")
+        return ["nsenter", "-t", str(self.pid()), "-m", "-u", "-i", "-n", "-p", "-C", "--", *(["sh", "-c", join + 'exec "$@"', "sh"] if join else []), *argv]
 
     def net(self, *argv):
         """argv that runs a command of the machine in this host's network namespace only."""
