@@ -145,13 +145,15 @@ Result<> Inspector::add_ipvs(const Asked& asked, Facts& f) {
   out.wanted_addresses = device_addresses(state, out.node);
   auto rules = std::make_shared<DesiredState>();
   rules->generation = state.generation;
+  std::vector<ServiceStatePtr> list;
   std::set<netlink::IpvsKey> keys;
   for (const auto& s : state.services) {
-    rules->services.push_back(std::make_shared<const ServiceState>(rules_of(*s, out.node)));
+    list.push_back(std::make_shared<const ServiceState>(rules_of(*s, out.node)));
     if (s->key != asked.service) continue;
     for (const Frontend& fe : s->frontends)
       for (const auto& key : keys_of(fe, out.node)) keys.insert(key);
   }
+  rules->services = ServiceList(std::move(list));
   f.model.rules = std::move(rules);
   if (asked.query) keys.insert({asked.query->protocol, asked.query->destination, asked.query->port});
   const bool all = !asked.query && (asked.service.empty() || asked.service == "*");

@@ -51,9 +51,9 @@ Elements elements_of(const Frontend& f, const Frontend& rules, const Facts& fact
   return e;
 }
 
-// Of the Service at the same place in both states.
-const std::vector<Frontend>& rules_for(const Facts& f, std::size_t service) {
-  return f.model.rules_state().services[service]->frontends;
+// Of a Service of the state: the state that the rules are made of has the same ones.
+const std::vector<Frontend>& rules_for(const Facts& f, const std::string& key) {
+  return f.model.rules_state().services.find(key)->frontends;
 }
 
 json::object frontend_row(const Frontend& f, const Frontend& rules, const std::string& owner, const ServiceState& s,
@@ -169,9 +169,7 @@ json::object list_services(const Facts& f, std::string_view ns) {
   const auto owner = owners(*f.model.state);
   json::array rows;
   bool all = true;
-  const auto& services = f.model.state->services;
-  for (std::size_t n = 0; n < services.size(); ++n) {
-    const auto& s = services[n];
+  for (const auto& s : f.model.state->services) {
     const auto [space, name] = split(s->key);
     if (!ns.empty() && ns != space) continue;
     json::object row{{"namespace", space}, {"name", name}};
@@ -179,7 +177,7 @@ json::object list_services(const Facts& f, std::string_view ns) {
     bool agree = true;
     for (std::size_t i = 0; i < s->frontends.size(); ++i) {
       const Frontend& fe = s->frontends[i];
-      frontends.push_back(frontend_row(fe, rules_for(f, n)[i], owner.at(main_side(fe)), *s, f));
+      frontends.push_back(frontend_row(fe, rules_for(f, s->key)[i], owner.at(main_side(fe)), *s, f));
       agree = agree && frontends.back().at("agree").as_bool();
     }
     std::size_t endpoints = 0, ready = 0;
@@ -207,10 +205,9 @@ json::object list_endpoints(const Facts& f, const std::string& key) {
   out["service"] = key;
   json::array rows;
   Elements elements;
-  const auto& services = f.model.state->services;
-  const auto s = std::ranges::find(services, key, [](const auto& x) -> const std::string& { return x->key; });
+  const ServiceStatePtr s = f.model.state->services.find(key);
   static const ServiceState kNone;
-  const ServiceState& state = s == services.end() ? kNone : **s;
+  const ServiceState& state = s ? *s : kNone;
   if (const auto view = f.model.services.find(key); view != f.model.services.end()) {
     for (const auto& [port, endpoints] : view->second.ports) {
       for (const Endpoint& e : endpoints) rows.push_back(endpoint_row(e, port, view->second, state, f.model.info));
@@ -220,7 +217,7 @@ json::object list_endpoints(const Facts& f, const std::string& key) {
   for (std::size_t i = 0; i < state.frontends.size(); ++i) {
     const Frontend& fe = state.frontends[i];
     if (owner.at(main_side(fe)) != key) continue;
-    append(elements_of(fe, rules_for(f, static_cast<std::size_t>(s - services.begin()))[i], f), elements);
+    append(elements_of(fe, rules_for(f, key)[i], f), elements);
   }
   out["endpoints"] = std::move(rows);
   out["agree"] = elements.agree();

@@ -12,6 +12,7 @@
 
 #include <netinet/in.h>
 
+#include "proxyd/model/service_list.h"
 #include "proxyd/model/service_port.h"
 #include "proxyd/model/topology.h"
 
@@ -58,11 +59,10 @@ struct ServiceState {
   std::vector<IpAddr> local_addrs;  // of endpoints on this node, sorted: whose packets may come back to them [P44]
   bool operator==(const ServiceState&) const = default;
 };
-using ServiceStatePtr = std::shared_ptr<const ServiceState>;
 
 struct DesiredState {
   std::uint64_t generation = 0;
-  std::vector<ServiceStatePtr> services;  // sorted by key
+  ServiceList services;
 };
 using DesiredStatePtr = std::shared_ptr<const DesiredState>;
 

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <map>
+#include <random>
 
 #include <boost/json/parse.hpp>
 #include <gmock/gmock.h>
@@ -542,6 +544,68 @@ TEST(TrafficOptions, MistakesAreNamed) {
   EXPECT_THAT(check({.masquerade_mark = 3}).error().text, HasSubstr("masqueradeBit"));
   EXPECT_THAT(check({.cluster_cidrs = {*Cidr::parse("10.0.0.0/8"), *Cidr::parse("10.1.0.0/16")}}).error().text,
               HasSubstr("overlaps"));
+}
+
+ServiceStatePtr named(int n, int version = 0) {
+  return std::make_shared<const ServiceState>(ServiceState{
+      .key = fmt::format("d/{:05}", n), .local_addrs = std::vector<IpAddr>(static_cast<unsigned>(version))});
+}
+
+TEST(ServiceListTest, OneChangeSharesTheRest) {
+  std::vector<ServiceStatePtr> all;
+  for (int i = 9999; i >= 0; --i) all.push_back(named(i));
+  const ServiceList before(all);
+  ASSERT_EQ(before.size(), 10000u);
+  EXPECT_TRUE(std::ranges::is_sorted(before, {}, [](const auto& s) { return s->key; }));
+  const auto changed = named(5000, 1);
+  const ServiceList after = before.with({{changed->key, changed}});
+  EXPECT_EQ(after.find("d/05000"), changed);
+  EXPECT_EQ(after[5000], changed);
+  EXPECT_NE(before.find("d/05000"), changed) << "a value does not change";
+  std::size_t shared = 0;
+  for (const auto& c : after.chunks()) shared += std::ranges::count(before.chunks(), c);
+  EXPECT_EQ(shared, before.chunks().size() - 1);
+  int gone = 0, come = 0;
+  ServiceList::compare(
+      before, after, [&](const ServiceState& s) { gone += s.key == "d/05000" ? 1 : 100; },
+      [&](const ServiceState& s) { come += &s == changed.get() ? 1 : 100; });
+  EXPECT_EQ(gone, 1);
+  EXPECT_EQ(come, 1);
+}
+
+TEST(ServiceListTest, LikeAMapWhateverComesAndGoes) {
+  std::mt19937 random(1);
+  std::map<std::string, ServiceStatePtr> want;
+  ServiceList list;
+  for (int step = 0; step < 400; ++step) {
+    SCOPED_TRACE(step);
+    const ServiceList before = list;
+    const auto was = want;
+    std::map<std::string, ServiceStatePtr> changes;
+    // Grows, then shrinks; many at once and few.
+    const unsigned n = step % 7 == 0 ? 300 : random() % 4;
+    for (unsigned i = 0; i < n; ++i) {
+      auto s = named(static_cast<int>(random() % 2000), step);
+      const bool remove = random() % 10 < (step < 200 ? 3u : 8u);
+      changes[s->key] = remove ? nullptr : s;
+    }
+    for (const auto& [key, s] : changes) {
+      if (s)
+        want[key] = s;
+      else
+        want.erase(key);
+    }
+    list = list.with({changes.begin(), changes.end()});
+    ASSERT_EQ(list.size(), want.size());
+    ASSERT_TRUE(std::ranges::equal(list, want, {}, {}, [](const auto& w) { return w.second; }));
+    for (const auto& c : list.chunks()) ASSERT_TRUE(!c->empty() && c->size() <= ServiceList::kMaxChunk);
+    ASSERT_LE(list.chunks().size(), 2 * list.size() / ServiceList::kMinChunk + 2) << "small chunks join";
+    auto patched = was;
+    ServiceList::compare(
+        before, list, [&](const ServiceState& s) { ASSERT_EQ(patched.erase(s.key), 1u); },
+        [&](const ServiceState& s) { ASSERT_TRUE(patched.emplace(s.key, list.find(s.key)).second); });
+    ASSERT_EQ(patched, want);
+  }
 }
 
 }  // namespace

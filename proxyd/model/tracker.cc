@@ -121,35 +121,17 @@ Tracker::Taken Tracker::take() {
   Taken r;
   r.counts = std::exchange(counts_, {});
   for (const auto& [service, at] : std::exchange(triggers_, {})) r.trigger_times.push_back(at);
-  const auto& before = state_->services;
-  std::vector<std::pair<std::string, ServiceStatePtr>> changes;
+  const ServiceList& before = state_->services;
+  ServiceList::Changes changes;
   for (const std::string& key : std::exchange(touched_, {})) {
     ServiceStatePtr now = compute(key);
-    const auto at =
-        std::ranges::lower_bound(before, key, {}, [](const auto& s) -> const std::string& { return s->key; });
-    const ServiceStatePtr was = at != before.end() && (*at)->key == key ? *at : nullptr;
+    const ServiceStatePtr was = before.find(key);
     if (was == now || (was && now && *was == *now)) continue;
     changes.emplace_back(key, std::move(now));
   }
   if (!changes.empty()) {
-    auto next = std::make_shared<DesiredState>();
-    next->generation = state_->generation + 1;
-    next->services.reserve(before.size() + changes.size());
-    auto c = changes.begin();
-    const auto put = [&] {
-      if (c->second) next->services.push_back(c->second);
-      ++c;
-    };
-    for (const auto& s : before) {
-      while (c != changes.end() && c->first < s->key) put();
-      if (c != changes.end() && c->first == s->key) {
-        put();
-      } else {
-        next->services.push_back(s);
-      }
-    }
-    while (c != changes.end()) put();
-    state_ = std::move(next);
+    state_ = std::make_shared<const DesiredState>(
+        DesiredState{.generation = state_->generation + 1, .services = before.with(std::move(changes))});
   }
   r.state = state_;
   return r;

@@ -40,8 +40,9 @@ DesiredStatePtr state(std::vector<ServiceState> services) {
   static std::uint64_t generation = 0;
   auto d = std::make_shared<DesiredState>();
   d->generation = ++generation;
-  for (auto& s : services) d->services.push_back(std::make_shared<const ServiceState>(std::move(s)));
-  std::ranges::sort(d->services, {}, [](const auto& s) { return s->key; });
+  std::vector<ServiceStatePtr> list;
+  for (auto& s : services) list.push_back(std::make_shared<const ServiceState>(std::move(s)));
+  d->services = ServiceList(std::move(list));
   return d;
 }
 
@@ -386,9 +387,9 @@ TEST(NftBackend, RandomChangesEqualAFreshStart) {
     s.local_addrs.erase(std::ranges::unique(s.local_addrs).begin(), s.local_addrs.end());
     services[static_cast<std::size_t>(i)] = roll(4) == 0 ? nullptr : std::make_shared<const ServiceState>(s);
     auto d = std::make_shared<DesiredState>();
-    for (const auto& p : services) {
-      if (p) d->services.push_back(p);
-    }
+    std::vector<ServiceStatePtr> there;
+    std::ranges::copy_if(services, std::back_inserter(there), [](const auto& p) { return p != nullptr; });
+    d->services = ServiceList(std::move(there));
     auto r = backend.apply(d);
     ASSERT_TRUE(r) << "step " << step << ": " << r.error().text;
     nft::FakeNft copy = fake;

@@ -284,17 +284,9 @@ std::vector<Wants> parts(Wants w, std::size_t most) {
 bool changed_wants(const DesiredState& from, const DesiredState& to, const TableImage& image,
                    const std::vector<SideId>& contested, Wants& out) {
   std::vector<const ServiceState*> gone, come;
-  auto a = from.services.begin();
-  auto b = to.services.begin();
-  while (a != from.services.end() || b != to.services.end()) {
-    if (a != from.services.end() && b != to.services.end() && *a == *b) {
-      ++a, ++b;
-    } else if (b == to.services.end() || (a != from.services.end() && (*a)->key <= (*b)->key)) {
-      gone.push_back((a++)->get());
-    } else {
-      come.push_back((b++)->get());
-    }
-  }
+  ServiceList::compare(
+      from.services, to.services, [&](const ServiceState& s) { gone.push_back(&s); },
+      [&](const ServiceState& s) { come.push_back(&s); });
   const auto is_contested = [&](const SideId& id) { return std::ranges::find(contested, id) != contested.end(); };
   for (const ServiceState* s : gone) {
     for (const Frontend& f : s->frontends) {

@@ -285,7 +285,7 @@ TEST_F(IpvsDevice, HasTheAddressesAndGoes) {
     web.cluster_ips.push_back(a);
   }
   auto state = std::make_shared<DesiredState>();
-  state->services.push_back(std::make_shared<const ServiceState>(web));
+  state->services = {std::make_shared<const ServiceState>(web)};
   auto first = backend.apply(state);
   ASSERT_TRUE(first) << first.error().text;
   auto link = rtnl->get_link(kIpvsDevice);

@@ -39,7 +39,9 @@ ServiceStatePtr service(int i, int endpoints, int first = 0) {
 
 std::shared_ptr<DesiredState> state(int services) {
   auto d = std::make_shared<DesiredState>();
-  for (int i = 0; i < services; ++i) d->services.push_back(service(i, 5));
+  std::vector<ServiceStatePtr> list;
+  for (int i = 0; i < services; ++i) list.push_back(service(i, 5));
+  d->services = ServiceList(std::move(list));
   return d;
 }
 
@@ -70,7 +72,8 @@ TEST_F(ScaleTest, FullLoadAndOneChange) {
     for (int i = 0; i < 41; ++i) {
       auto next = std::make_shared<DesiredState>(*d);
       // One of five endpoints replaced; then one less or more, which is another pick chain.
-      next->services[static_cast<std::size_t>(i * 17 % n)] = service(i * 17 % n, i % 2 == 0 ? 5 : 4, 1 + i % 3);
+      const ServiceStatePtr changed = service(i * 17 % n, i % 2 == 0 ? 5 : 4, 1 + i % 3);
+      next->services = d->services.with({{changed->key, changed}});
       changes.push_back(timed([&] {
         auto r = b.apply(next);
         ASSERT_TRUE(r) << r.error().text;
