@@ -5,8 +5,10 @@
 #include <charconv>
 
 #include <malloc.h>
+#include <sys/socket.h>
 
 #include "lib/base/log.h"
+#include "proxyd/model/no_local.h"
 
 namespace hawser::proxy {
 namespace {
@@ -55,7 +57,18 @@ Daemon::Daemon(DaemonOptions options, kube::Client& client, Kernel kernel, metri
       nodes_(client, kube::kNodes, {.field_selector = "metadata.name=" + options_.node}, clock),
       runner_(std::make_unique<BoundedRunner>(
           BoundedRunnerOptions{options_.min_interval, kRetryInterval, options_.audit_interval},
-          [this] { return sync(); }, clock)) {}
+          [this] { return sync(); }, clock)) {
+  // Counted when somebody asks, for it goes over all Services. The registry may outlive this.
+  registry.on_collect([last = applied_, &gauge = metrics_.no_local_endpoints] {
+    const DesiredStatePtr state = last->get();
+    if (!state) return;
+    for (const auto& [family, name] : {std::pair{AF_INET, "IPv4"}, {AF_INET6, "IPv6"}}) {
+      const NoLocalEndpoints n = count_no_local(*state, family);
+      gauge.with({"internal", name}).set(static_cast<double>(n.internal));
+      gauge.with({"external", name}).set(static_cast<double>(n.external));
+    }
+  });
+}
 
 Daemon::~Daemon() {
   stop();
@@ -128,8 +141,8 @@ Result<> Daemon::sync() {
   counts_.service_changes += taken.counts.service_changes;
   counts_.endpoint_changes += taken.counts.endpoint_changes;
   trigger_times_.insert(trigger_times_.end(), taken.trigger_times.begin(), taken.trigger_times.end());
-  bool flows = false;
-  if (auto r = sync_state(taken.state, flows); !r) {
+  bool flows = false, full = false;
+  if (auto r = sync_state(taken.state, flows, full); !r) {
     metrics_.sync_failures.add();
     // Tried again every second: one line is enough.
     if (last_error_ != r.error().text) log::error("sync of generation {}: {}", taken.state->generation, r.error().text);
@@ -137,8 +150,11 @@ Result<> Daemon::sync() {
     return r;
   }
   last_error_.clear();
-  metrics_.sync_duration.observe(seconds(clock_.now() - start));
+  const double took = seconds(clock_.now() - start);
+  metrics_.sync_duration.observe(took);
+  (full ? metrics_.full_sync_duration : metrics_.partial_sync_duration).observe(took);
   if (kernel_.localhost) kernel_.localhost->apply(taken.state, tracker_.node().addresses, clock_.now() >= next_audit_);
+  applied_->set(taken.state);
   note_applied(*taken.state, revisions);
   if (auto r = sync_health_checks(); !r) log::warn("health check node ports: {}", r.error().text);
   flows_pending_ = flows_pending_ || flows || clock_.now() >= next_audit_;
@@ -150,10 +166,11 @@ Result<> Daemon::sync() {
   return {};
 }
 
-Result<> Daemon::sync_state(const DesiredStatePtr& state, bool& flows) {
+Result<> Daemon::sync_state(const DesiredStatePtr& state, bool& flows, bool& full) {
   auto report = kernel_.backend.apply(state);
   if (!report) return propagate(report);
   flows = report->flows;
+  full = report->full;
   reconciler_.note_left(report->left);
   if (report->full) {
     if (!first_ && report->changes > 0) metrics_.repairs.add();

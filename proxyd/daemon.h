@@ -15,6 +15,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -75,14 +76,32 @@ class Daemon {
   void request_sync();
   Result<> sync_health_checks();
   Result<> sync();
-  Result<> sync_state(const DesiredStatePtr& state, bool& flows);
+  Result<> sync_state(const DesiredStatePtr& state, bool& flows, bool& full);
   Result<> reconcile_flows(const DesiredState& state);
   void note_applied(const DesiredState& state, const Revisions& revisions);
+
+  // The last state that the kernel was given; any thread.
+  class Applied {
+   public:
+    void set(DesiredStatePtr s) {
+      std::lock_guard l(mu_);
+      state_ = std::move(s);
+    }
+    [[nodiscard]] DesiredStatePtr get() const {
+      std::lock_guard l(mu_);
+      return state_;
+    }
+
+   private:
+    mutable std::mutex mu_;
+    DesiredStatePtr state_;  // guarded by mu_
+  };
 
   const DaemonOptions options_;
   Kernel kernel_;
   Clock& clock_;
   ProxyMetrics metrics_;
+  const std::shared_ptr<Applied> applied_ = std::make_shared<Applied>();
   ProxyHealth health_;
   Tracker tracker_;
   ConntrackReconciler reconciler_;

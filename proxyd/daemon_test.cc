@@ -13,6 +13,7 @@
 #include "lib/kube/event_recorder.h"
 #include "lib/kube/fake_client.h"
 #include "lib/netlink/rtnl_fake.h"
+#include "proxyd/model/no_local.h"
 
 namespace hawser::proxy {
 namespace {
@@ -156,7 +157,7 @@ TEST_F(DaemonTest, TriesAgainAfterAFailure) {
   backend_.fail_times(1);
   start();
   EXPECT_TRUE(backend_.wait([](const auto& s, int calls) { return s.services.size() == 1 && calls >= 2; }));
-  EXPECT_THAT(registry_.text(), HasSubstr("nftables_sync_failures_total 1"));
+  EXPECT_THAT(registry_.text(), HasSubstr("nftables_sync_failures_total{ip_family=\"IPv4\"} 1"));
 }
 
 TEST_F(DaemonTest, ReadsTheKernelAgainWhenOthersChangedIt) {
@@ -280,6 +281,61 @@ TEST_F(DaemonTest, AHealthCheckIsServedOnItsPort) {
     if (auto r = client.send({.target = "/"})) weight = r->headers.get("X-Load-Balancing-Endpoint-Weight");
     return weight == "1";
   })) << weight;
+  daemon_->stop();
+}
+
+TEST(CountNoLocal, APortOnceByPolicyAndFamily) {
+  const IpAddr v4 = *IpAddr::parse("10.96.0.1"), v6 = *IpAddr::parse("fd00::1");
+  const std::vector<Target> far{{*IpAddr::parse("10.244.2.2"), 8080}}, near{{*IpAddr::parse("10.244.1.2"), 8080}};
+  const auto frontend = [](IpAddr addr, int family, std::uint16_t port, Reach reach) {
+    return Frontend{.addr = addr, .family = family, .protocol = IPPROTO_TCP, .port = port, .reach = reach};
+  };
+  Frontend none_here = frontend(v4, AF_INET, 80, Reach::kInternal);
+  none_here.when_empty = WhenEmpty::kDrop;
+  Frontend none_at_all = frontend(v4, AF_INET, 81, Reach::kInternal);
+  std::vector<Frontend> frontends{none_here, none_at_all};
+  // Two addresses and the node port of one port; another port's node port alone; one with endpoints here.
+  for (const auto& [addr, port] : {std::pair{"203.0.113.1", 90}, {"203.0.113.2", 90}}) {
+    frontends.push_back(
+        frontend(*IpAddr::parse(addr), AF_INET, static_cast<std::uint16_t>(port), Reach::kExternalLocal));
+    frontends.back().targets = far;
+  }
+  frontends.push_back(frontend({}, AF_INET, 30090, Reach::kExternalLocal));
+  frontends.back().targets = far;
+  auto a = std::make_shared<ServiceState>();
+  a->key = "d/a";
+  a->frontends = frontends;
+  auto b = std::make_shared<ServiceState>();
+  b->key = "d/b";
+  b->frontends = {frontend({}, AF_INET, 30091, Reach::kExternalLocal),
+                  frontend({}, AF_INET, 30092, Reach::kExternalLocal)};
+  for (Frontend& f : b->frontends) f.targets = far;
+  b->frontends[1].targets = b->frontends[1].local = near;
+  auto c = std::make_shared<ServiceState>();
+  c->key = "d/c";
+  none_here.addr = v6;
+  none_here.family = AF_INET6;
+  c->frontends = {none_here};
+  DesiredState d;
+  d.services = {a, b, c};
+  EXPECT_EQ(count_no_local(d, AF_INET), (NoLocalEndpoints{.internal = 1, .external = 2}));
+  EXPECT_EQ(count_no_local(d, AF_INET6), (NoLocalEndpoints{.internal = 1, .external = 0}));
+}
+
+TEST_F(DaemonTest, CountsServicesWithoutEndpointsHere) {
+  auto local = service("a");
+  local["spec"].as_object()["internalTrafficPolicy"] = "Local";
+  ASSERT_TRUE(api_.create(kube::kServices, "d", local));
+  ASSERT_TRUE(api_.create(kube::kEndpointSlices, "d",
+                          boost::json::parse(R"({"metadata": {"namespace": "d", "name": "a-1",
+      "labels": {"kubernetes.io/service-name": "a"}}, "addressType": "IPv4", "ports": [{"name": "", "port": 80}],
+      "endpoints": [{"addresses": ["10.244.2.2"], "nodeName": "n2"}]})")
+                              .as_object()));
+  start();
+  EXPECT_TRUE(eventually([&] {
+    return registry_.text().contains(
+        R"(kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy="internal",ip_family="IPv4"} 1)");
+  })) << registry_.text();
   daemon_->stop();
 }
 

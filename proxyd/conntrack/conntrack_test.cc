@@ -106,7 +106,7 @@ TEST(ConntrackReconciler, FollowsServicesThatComeAndGo) {
   table.flows = {flow(at("10.96.0.53", 53), at("10.244.1.3", 8053))};
   EXPECT_EQ(*r.run(DesiredState(), node), 1);
   EXPECT_EQ(*r.run(DesiredState(), node), 0);
-  EXPECT_NE(registry.text().find("kubeproxy_conntrack_reconciler_deleted_entries_total 2"), std::string::npos);
+  EXPECT_NE(registry.text().find("kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family=\"IPv4\"} 2"), std::string::npos);
 }
 
 TEST(ConntrackReconciler, SctpLikeUdpAndTcpNot) {

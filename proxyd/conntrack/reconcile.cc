@@ -62,12 +62,16 @@ std::vector<Flow> stale_flows(const StaleInput& in, const std::vector<Flow>& flo
 ConntrackReconciler::ConntrackReconciler(Conntrack& table, metrics::Registry& registry, Clock& clock)
     : table_(table),
       clock_(clock),
-      duration_(registry
-                    .histogram("kubeproxy_conntrack_reconciler_sync_duration_seconds",
-                               "Comparing the flows with the endpoints.", metrics::exponential_buckets(0.001, 2, 15))
-                    .with()),
-      deleted_(
-          registry.counter("kubeproxy_conntrack_reconciler_deleted_entries_total", "Stale flows removed.").with()) {}
+      duration_(registry.histogram("kubeproxy_conntrack_reconciler_sync_duration_seconds",
+                                   "Comparing the flows with the endpoints.",
+                                   metrics::exponential_buckets(0.001, 2, 15), {"ip_family"})),
+      deleted_(registry.counter("kubeproxy_conntrack_reconciler_deleted_entries_total", "Stale flows removed.",
+                                {"ip_family"})) {
+  for (const char* family : {"IPv4", "IPv6"}) {
+    duration_.with({family});
+    deleted_.with({family});
+  }
+}
 
 Result<int> ConntrackReconciler::run(const DesiredState& desired, const std::vector<IpAddr>& node_addresses) {
   auto now = flow_frontends(desired);
@@ -77,25 +81,27 @@ Result<int> ConntrackReconciler::run(const DesiredState& desired, const std::vec
   for (const auto& k : now) gone_.erase(k);
   current_ = std::move(now);
   if (current_.empty() && gone_.empty()) return 0;
-  auto start = clock_.now();
   std::set<std::uint8_t> protocols;
   for (const auto* keys : {&current_, &gone_})
     for (const auto& k : *keys) protocols.insert(std::get<0>(k));
   int removed = 0;
-  for (const std::uint8_t protocol : protocols) {
-    for (int family : {AF_INET, AF_INET6}) {
+  for (const auto& [family, name] : {std::pair{AF_INET, "IPv4"}, {AF_INET6, "IPv6"}}) {
+    const auto start = clock_.now();
+    int here = 0;
+    for (const std::uint8_t protocol : protocols) {
       auto flows = table_.list(family, protocol);
       if (!flows) return propagate(flows);
       for (const auto& f : stale_flows({desired, gone_, node_addresses}, *flows)) {
         if (auto r = table_.remove(f); !r) return propagate(r);
-        removed++;
+        here++;
       }
     }
+    removed += here;
+    duration_.with({name}).observe(std::chrono::duration<double>(clock_.now() - start).count());
+    deleted_.with({name}).add(here);
   }
   // Their rules are gone and now their flows, so no new ones can appear.
   gone_.clear();
-  duration_.observe(std::chrono::duration<double>(clock_.now() - start).count());
-  deleted_.add(removed);
   return removed;
 }
 

@@ -55,8 +55,8 @@ class ConntrackReconciler {
  private:
   Conntrack& table_;
   Clock& clock_;
-  metrics::Histogram& duration_;
-  metrics::Counter& deleted_;
+  metrics::Family<metrics::Histogram>& duration_;  // by ip_family, as kube-proxy's
+  metrics::Family<metrics::Counter>& deleted_;     // the same
   std::set<FrontendKey> current_, gone_;
 };
 

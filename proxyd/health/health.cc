@@ -111,15 +111,20 @@ std::string ProxyHealth::status(std::string_view node, std::string_view mode, st
 
 ProxyMetrics::ProxyMetrics(metrics::Registry& r)
     : sync_duration(r.histogram("kubeproxy_sync_proxy_rules_duration_seconds", "One sync, state to kernel.",
-                                metrics::exponential_buckets(0.001, 2, 15))
-                        .with()),
+                                metrics::exponential_buckets(0.001, 2, 15), {"ip_family"})),
+      full_sync_duration(r.histogram("kubeproxy_sync_full_proxy_rules_duration_seconds",
+                                     "Syncs that read the kernel back.", metrics::exponential_buckets(0.001, 2, 15),
+                                     {"ip_family"})),
+      partial_sync_duration(r.histogram("kubeproxy_sync_partial_proxy_rules_duration_seconds",
+                                        "Syncs that wrote a change alone.", metrics::exponential_buckets(0.001, 2, 15),
+                                        {"ip_family"})),
       programming_duration(r.histogram("kubeproxy_network_programming_duration_seconds",
                                        "From the change of an endpoint to its rules in this kernel.",
-                                       programming_buckets())
-                               .with()),
-      last_queued(r.gauge("kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds", "When a sync was last asked for.")
-                      .with()),
-      last_synced(r.gauge("kubeproxy_sync_proxy_rules_last_timestamp_seconds", "When a sync last succeeded.").with()),
+                                       programming_buckets(), {"ip_family"})),
+      last_queued(r.gauge("kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds", "When a sync was last asked for.",
+                          {"ip_family"})),
+      last_synced(
+          r.gauge("kubeproxy_sync_proxy_rules_last_timestamp_seconds", "When a sync last succeeded.", {"ip_family"})),
       service_changes(
           r.counter("kubeproxy_sync_proxy_rules_service_changes_total", "Changes of Services seen.").with()),
       endpoint_changes(
@@ -128,8 +133,11 @@ ProxyMetrics::ProxyMetrics(metrics::Registry& r)
           r.gauge("kubeproxy_sync_proxy_rules_service_changes_pending", "Not in the kernel yet.").with()),
       endpoint_changes_pending(
           r.gauge("kubeproxy_sync_proxy_rules_endpoint_changes_pending", "Not in the kernel yet.").with()),
-      sync_failures(
-          r.counter("kubeproxy_sync_proxy_rules_nftables_sync_failures_total", "Syncs the kernel refused.").with()),
+      sync_failures(r.counter("kubeproxy_sync_proxy_rules_nftables_sync_failures_total", "Syncs the kernel refused.",
+                              {"ip_family"})),
+      no_local_endpoints(r.gauge("kubeproxy_sync_proxy_rules_no_local_endpoints_total",
+                                 "Ports of Services with a Local policy whose endpoints are all on other nodes.",
+                                 {"traffic_policy", "ip_family"})),
       generation(r.gauge("hawser_proxyd_generation", "Generation of the state that the kernel serves.").with()),
       revision(r.gauge("hawser_proxyd_resource_version", "Newest resourceVersion that the kernel serves.", {"kind"})),
       repairs(r.counter("hawser_proxyd_repairs_total", "Times rules changed by others were put right.").with()) {}

@@ -69,19 +69,33 @@ class ProxyHealth {
   bool eligible_ = true;
 };
 
+// A metric that kube-proxy has once for each of its two proxies, by the label ip_family. A sync here is one for both.
+template <class T>
+class BothFamilies {
+ public:
+  explicit BothFamilies(metrics::Family<T>& f) : v4_(f.with({"IPv4"})), v6_(f.with({"IPv6"})) {}
+  void observe(double v) { v4_.observe(v), v6_.observe(v); }
+  void set(double v) { v4_.set(v), v6_.set(v); }
+  void add() { v4_.add(), v6_.add(); }
+
+ private:
+  T &v4_, &v6_;
+};
+
 // kube-proxy's metrics by name, type and unit [P85]; seconds since 1970 for timestamps.
 struct ProxyMetrics {
   explicit ProxyMetrics(metrics::Registry& r);
-  metrics::Histogram& sync_duration;
-  metrics::Histogram& programming_duration;  // API change to kernel, by the endpoints' last-change-trigger-time [P45]
-  metrics::Gauge& last_queued;
-  metrics::Gauge& last_synced;
+  BothFamilies<metrics::Histogram> sync_duration, full_sync_duration, partial_sync_duration;
+  BothFamilies<metrics::Histogram>
+      programming_duration;  // API change to kernel, by the endpoints' last-change-trigger-time [P45]
+  BothFamilies<metrics::Gauge> last_queued, last_synced;
   metrics::Counter& service_changes;
   metrics::Counter& endpoint_changes;
   metrics::Gauge& service_changes_pending;
   metrics::Gauge& endpoint_changes_pending;
-  metrics::Counter& sync_failures;
-  metrics::Gauge& generation;                 // ours: the state the kernel serves
+  BothFamilies<metrics::Counter> sync_failures;
+  metrics::Family<metrics::Gauge>& no_local_endpoints;  // by traffic_policy, ip_family
+  metrics::Gauge& generation;                           // ours: the state the kernel serves
   metrics::Family<metrics::Gauge>& revision;  // ours: the API's resourceVersion that the kernel serves, by kind
   metrics::Counter& repairs;  // ours: times the kernel's rules were found changed by others and put right
 };
