@@ -2,8 +2,10 @@
 #include "tests/netns/host.h"
 
 #include <array>
+#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
+#include <mutex>
 
 #include <gtest/gtest.h>
 #include <sys/wait.h>
@@ -22,6 +24,18 @@ void require_throw_away(const NetNs& ns) {
 }
 
 }  // namespace
+
+bool eventually(const std::function<bool()>& done, std::chrono::milliseconds limit) {
+  const auto deadline = std::chrono::steady_clock::now() + limit;
+  std::mutex mu;
+  std::condition_variable cv;
+  std::unique_lock l(mu);
+  while (!done()) {
+    if (std::chrono::steady_clock::now() > deadline) return false;
+    cv.wait_for(l, std::chrono::milliseconds(3));
+  }
+  return true;
+}
 
 Result<Host> Host::make() {
   auto ns = NetNs::create();

@@ -3,12 +3,16 @@
 // them joined by Host::wire() or by a bridge in a further one make a small network. Never the machine's own namespace.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <string>
 
 #include "lib/base/netns.h"
 
 namespace hawser::testing {
+
+// Waits until `done`, looking every few milliseconds. The limit is what a loaded machine may need.
+bool eventually(const std::function<bool()>& done, std::chrono::milliseconds limit = std::chrono::seconds(20));
 
 class Host {
  public:

@@ -12,18 +12,6 @@
 
 namespace hawser::overlay {
 
-bool eventually(const std::function<bool()>& done, std::chrono::milliseconds limit) {
-  const auto deadline = std::chrono::steady_clock::now() + limit;
-  std::mutex mu;
-  std::condition_variable cv;
-  std::unique_lock l(mu);
-  while (!done()) {
-    if (std::chrono::steady_clock::now() > deadline) return false;
-    cv.wait_for(l, std::chrono::milliseconds(5));
-  }
-  return true;
-}
-
 Node::Node(Host host, int number, bool v6_underlay)
     : host_(std::move(host)), number_(number), v6_underlay_(v6_underlay) {
   options = {.node = name(),

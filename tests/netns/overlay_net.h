@@ -6,7 +6,6 @@
 //                                       +-- fabric br0, 1500 ---+
 #pragma once
 
-#include <condition_variable>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -25,13 +24,10 @@
 
 namespace hawser::overlay {
 
+using hawser::testing::eventually;
 using hawser::testing::Host;
 
 inline constexpr const char* kFlannelMacs[] = {"ba:a8:00:00:00:01", "ba:a8:00:00:00:02"};  // of make_flannels()
-inline constexpr std::chrono::seconds kPatience{20};  // what a loaded machine may need; repairs are timed on their own
-
-// Waits until `done`, looking every few milliseconds; the only wait of these tests.
-bool eventually(const std::function<bool()>& done, std::chrono::milliseconds limit = kPatience);
 
 // One machine: its namespace, and overlayd running on a thread inside.
 class Node {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/netns/service_net.h"
 
-#include <condition_variable>
 #include <mutex>
 
 #include <arpa/inet.h>
@@ -81,18 +80,6 @@ kube::Value strings(const std::vector<std::string>& list) {
 }
 
 }  // namespace
-
-bool eventually(const std::function<bool()>& done, std::chrono::milliseconds limit) {
-  const auto deadline = std::chrono::steady_clock::now() + limit;
-  std::mutex mu;
-  std::condition_variable cv;
-  std::unique_lock l(mu);
-  while (!done()) {
-    if (std::chrono::steady_clock::now() > deadline) return false;
-    cv.wait_for(l, std::chrono::milliseconds(2));
-  }
-  return true;
-}
 
 EchoServer::EchoServer(const Host& host, std::string name, std::uint16_t port) : name_(std::move(name)) {
   host.run([&] {

@@ -30,8 +30,7 @@
 
 namespace hawser::proxy {
 
-// Waits until `done`, looking every few milliseconds.
-bool eventually(const std::function<bool()>& done, std::chrono::milliseconds limit = std::chrono::seconds(20));
+using hawser::testing::eventually;
 
 // Answers every TCP connection and UDP datagram on `port` with "<name> <client address>" until destroyed.
 class EchoServer {
