@@ -9,6 +9,8 @@
 #include <boost/json/serialize.hpp>
 #include <fcntl.h>
 #include <malloc.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -23,6 +25,7 @@
 #include "lib/nft/kernel_nft.h"
 #include "lib/nft/monitor.h"
 #include "proxyd/config/options.h"
+#include "proxyd/conntrack/kernel_limits.h"
 #include "proxyd/daemon.h"
 #include "proxyd/inspect/inspector.h"
 #include "proxyd/ipvs/ipvs_backend.h"
@@ -114,11 +117,11 @@ Result<kube::ClientConfig> client_config(const proxy::ProxyOptions& o) {
 // What only a privileged process may set; a refusal is no reason to end.
 void set_kernel(const proxy::ProxyOptions& o) {
   const auto cores = static_cast<int>(std::thread::hardware_concurrency());
-  for (const auto& [key, value] : proxy::conntrack_sysctls(o.conntrack, std::max(cores, 1))) {
-    auto wrote = sysctl::ensure(key, value);
-    if (!wrote) log::warn("conntrack: {}", wrote.error().text);
-    if (wrote && *wrote) log::info("{} = {}", key, value);
-  }
+  // Asking loads the module, which the settings belong to.
+  if (auto table = proxy::KernelConntrack::open()) (void)table->list(AF_INET, IPPROTO_SCTP);
+  const auto set = proxy::set_limits(proxy::conntrack_sysctls(o.conntrack, std::max(cores, 1)), proxy::limit_kernel());
+  for (const auto& text : set.wrote) log::info("{}", text);
+  for (const auto& text : set.failed) log::warn("conntrack: {}", text);
   if (!o.oom_score) return;
   UniqueFd fd(::open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC));
   const auto text = std::to_string(*o.oom_score);

@@ -293,15 +293,25 @@ TEST(AddNode, CompletesWhatOnlyTheNodeTells) {
 }
 
 TEST(ConntrackSysctls, FollowKubeProxysArithmetic) {
-  EXPECT_THAT(conntrack_sysctls({}, 4), IsEmpty());
-  EXPECT_THAT(conntrack_sysctls({.max_per_core = 32768, .min = 131072}, 2),
-              ElementsAre(Pair("net.netfilter.nf_conntrack_max", "131072")));
-  EXPECT_THAT(conntrack_sysctls({.max_per_core = 32768, .min = 131072}, 8),
-              ElementsAre(Pair("net.netfilter.nf_conntrack_max", "262144")));
-  EXPECT_THAT(conntrack_sysctls({.max_per_core = 0, .min = 131072}, 8), IsEmpty());
-  auto all = conntrack_sysctls({.tcp_established = 24h, .udp = 30s, .tcp_be_liberal = true}, 1);
-  EXPECT_THAT(all, Contains(Pair("net.netfilter.nf_conntrack_tcp_timeout_established", "86400")));
-  EXPECT_THAT(all, Contains(Pair("net.netfilter.nf_conntrack_tcp_be_liberal", "1")));
+  const auto max = [](const ConntrackSettings& s, int cores) { return conntrack_sysctls(s, cores).at(0); };
+  EXPECT_EQ(max({}, 2), (KernelSetting{kConntrackMax, "131072", true}));
+  EXPECT_EQ(max({}, 8), (KernelSetting{kConntrackMax, "262144", true}));
+  EXPECT_EQ(max({.min = 5, .max_given = true}, 1), (KernelSetting{kConntrackMax, "32768", false}));
+  EXPECT_THAT(conntrack_sysctls({.max_per_core = 0, .tcp_established = {}, .tcp_close_wait = {}}, 8), IsEmpty());
+  const auto all = conntrack_sysctls({.udp = 30s, .tcp_be_liberal = true}, 1);
+  for (const auto& [key, value] : {std::pair{"tcp_timeout_established", "86400"},
+                                   {"tcp_timeout_close_wait", "3600"},
+                                   {"udp_timeout", "30"},
+                                   {"tcp_be_liberal", "1"}})
+    EXPECT_THAT(all, Contains(KernelSetting{std::string("net.netfilter.nf_conntrack_") + key, value}));
+}
+
+TEST(ConntrackSettings, ZeroLeavesTheKernelsOwn) {
+  const auto o =
+      options_of(kHead + "conntrack: {maxPerCore: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}\n", {});
+  EXPECT_THAT(conntrack_sysctls(o.conntrack, 8), IsEmpty());
+  EXPECT_TRUE(options_of(std::nullopt, {{"conntrack-min", "7"}}).conntrack.max_given);
+  EXPECT_FALSE(options_of(kHead + "conntrack: {maxPerCore: null}\n", {}).conntrack.max_given);
 }
 
 TEST(ConfigYaml, IsReadBackTheSame) {
@@ -312,7 +322,7 @@ TEST(ConfigYaml, IsReadBackTheSame) {
       {});
   ASSERT_TRUE(c) << c.error().text;
   const std::string written = config_yaml(*c);
-  EXPECT_THAT(written, HasSubstr("conntrack:\n  maxPerCore: null\n  min: 5\n"));
+  EXPECT_THAT(written, HasSubstr("conntrack:\n  maxPerCore: 32768\n  min: 5\n"));
   auto again = resolve_config(written, {});
   ASSERT_TRUE(again) << again.error().text << "\n" << written;
   EXPECT_EQ(config_yaml(*again), written);

@@ -90,8 +90,7 @@ bool read_localhost(const Config& c) {
   return mode.empty() || mode == "iptables";
 }
 
-Result<std::optional<std::int64_t>> read_count(const Config& c, const char* field) {
-  if (!c.given(field)) return std::nullopt;
+Result<std::int64_t> read_count(const Config& c, const char* field) {
   if (c.number(field) < 0) return fail(EINVAL, "{}: {} is below 0", field, c.number(field));
   return c.number(field);
 }
@@ -118,6 +117,7 @@ Result<> read_conntrack(const Config& c, ConntrackSettings& s) {
     if (!d) return propagate(d);
     *out = *d;
   }
+  s.max_given = c.given("conntrack.maxPerCore") || c.given("conntrack.min");
   s.tcp_be_liberal = c.flag("conntrack.tcpBeLiberal");
   return {};
 }
@@ -187,20 +187,17 @@ Result<> add_node(const boost::json::object& node, ProxyOptions& o) {
   return check(o.traffic);
 }
 
-std::vector<std::pair<std::string, std::string>> conntrack_sysctls(const ConntrackSettings& s, int cores) {
-  std::vector<std::pair<std::string, std::string>> out;
+std::vector<KernelSetting> conntrack_sysctls(const ConntrackSettings& s, int cores) {
+  std::vector<KernelSetting> out;
   const std::string base = "net.netfilter.nf_conntrack_";
-  // 0 a core: leave the limit, `min` too.
-  if ((s.max_per_core || s.min) && s.max_per_core != 0) {
-    const std::int64_t limit = std::max(s.max_per_core.value_or(0) * cores, s.min.value_or(0));
-    if (limit > 0) out.emplace_back(base + "max", std::to_string(limit));
-  }
+  if (s.max_per_core > 0)
+    out.push_back({kConntrackMax, std::to_string(std::max(s.max_per_core * cores, s.min)), !s.max_given});
   for (auto [key, t] : {std::pair{"tcp_timeout_established", s.tcp_established},
                         {"tcp_timeout_close_wait", s.tcp_close_wait},
                         {"udp_timeout", s.udp},
                         {"udp_timeout_stream", s.udp_stream}})
-    if (t) out.emplace_back(base + key, std::to_string(duration_cast<seconds>(*t).count()));
-  if (s.tcp_be_liberal) out.emplace_back(base + "tcp_be_liberal", "1");
+    if (t) out.push_back({base + key, std::to_string(duration_cast<seconds>(*t).count())});
+  if (s.tcp_be_liberal) out.push_back({base + "tcp_be_liberal", "1"});
   return out;
 }
 

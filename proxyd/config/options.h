@@ -7,14 +7,18 @@
 #include <vector>
 
 #include "proxyd/config/config.h"
+#include "proxyd/conntrack/kernel_limits.h"
 #include "proxyd/model/options.h"
 
 namespace hawser::proxy {
 
-// Kernel settings of connection tracking; unset: the kernel's own stay.
+// Kernel settings of connection tracking; the defaults are kube-proxy's.
 struct ConntrackSettings {
-  std::optional<std::int64_t> max_per_core, min;
-  std::optional<Nanos> tcp_established, tcp_close_wait;
+  std::int64_t max_per_core = 32768;  // 0: the kernel's limit stays, `min` or not
+  std::int64_t min = 131072;
+  bool max_given = false;  // else a limit that is higher stays
+  // Unset: the kernel's own stays.
+  std::optional<Nanos> tcp_established = std::chrono::hours(24), tcp_close_wait = std::chrono::hours(1);
   std::optional<Nanos> udp, udp_stream;
   bool tcp_be_liberal = false;
   bool operator==(const ConntrackSettings&) const = default;
@@ -48,7 +52,7 @@ Result<ProxyOptions> make_options(Config& c);
 // Completes o.traffic from the Node object. An error says what the node lacks.
 Result<> add_node(const boost::json::object& node, ProxyOptions& o);
 
-// The sysctls that `s` asks for, key and value, on a machine with `cores` processors.
-[[nodiscard]] std::vector<std::pair<std::string, std::string>> conntrack_sysctls(const ConntrackSettings& s, int cores);
+// The sysctls that `s` asks for on a machine with `cores` processors.
+[[nodiscard]] std::vector<KernelSetting> conntrack_sysctls(const ConntrackSettings& s, int cores);
 
 }  // namespace hawser::proxy

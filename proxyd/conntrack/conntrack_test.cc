@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fstream>
+#include <map>
+#include <set>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 
 #include "lib/base/clock.h"
+#include "lib/testing/temp_dir.h"
+#include "proxyd/conntrack/kernel_limits.h"
 #include "proxyd/conntrack/reconcile.h"
 
 namespace hawser::proxy {
@@ -106,7 +112,8 @@ TEST(ConntrackReconciler, FollowsServicesThatComeAndGo) {
   table.flows = {flow(at("10.96.0.53", 53), at("10.244.1.3", 8053))};
   EXPECT_EQ(*r.run(DesiredState(), node), 1);
   EXPECT_EQ(*r.run(DesiredState(), node), 0);
-  EXPECT_NE(registry.text().find("kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family=\"IPv4\"} 2"), std::string::npos);
+  EXPECT_NE(registry.text().find("kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family=\"IPv4\"} 2"),
+            std::string::npos);
 }
 
 TEST(ConntrackReconciler, SctpLikeUdpAndTcpNot) {
@@ -129,6 +136,62 @@ TEST(ConntrackReconciler, SctpLikeUdpAndTcpNot) {
     EXPECT_EQ(*r.run(d, {}), removed) << protocol;
     EXPECT_EQ(table.flows.size(), 3u - static_cast<unsigned>(removed)) << "current and draining ones stay";
   }
+}
+
+class LimitsTest : public ::testing::Test {
+ protected:
+  LimitsTest() {
+    write_hash("1024");
+    kernel_ = {.read = [this](const std::string& key) -> Result<std::string> {
+                 const auto at = values_.find(key);
+                 if (at == values_.end()) return fail(ENOENT, "no {}", key);
+                 return at->second;
+               },
+               .write = [this](const std::string& key, const std::string& value) -> Result<> {
+                 if (read_only_.contains(key)) return fail(EACCES, "{} is read-only", key);
+                 values_[key] = value;
+                 return {};
+               },
+               .hash_size = folder_.file("hashsize")};
+  }
+  void write_hash(const std::string& text) { std::ofstream(folder_.file("hashsize")) << text << "\n"; }
+  std::string hash() {
+    std::string s;
+    std::ifstream(folder_.file("hashsize")) >> s;
+    return s;
+  }
+
+  hawser::testing::TempDir folder_;
+  std::map<std::string, std::string> values_{{kConntrackMax, "65536"}, {"net.a", "5"}};
+  std::set<std::string> read_only_;
+  LimitKernel kernel_;
+};
+
+TEST_F(LimitsTest, WritesWhatDiffersAndGrowsTheHashTable) {
+  const std::vector<KernelSetting> want{{kConntrackMax, "131072", true}, {"net.a", "5"}};
+  const auto first = set_limits(want, kernel_);
+  EXPECT_TRUE(first.failed.empty());
+  EXPECT_EQ(first.wrote.size(), 2u) << "the limit and its table";
+  EXPECT_EQ(values_[kConntrackMax], "131072");
+  EXPECT_EQ(hash().substr(0, 5), "32768");
+  EXPECT_TRUE(set_limits(want, kernel_).wrote.empty());
+}
+
+TEST_F(LimitsTest, NobodyAskedForALowerLimit) {
+  values_[kConntrackMax] = "1000000";
+  write_hash("999999");
+  EXPECT_TRUE(set_limits({{kConntrackMax, "131072", true}}, kernel_).wrote.empty());
+  EXPECT_EQ(values_[kConntrackMax], "1000000");
+  EXPECT_EQ(set_limits({{kConntrackMax, "131072", false}}, kernel_).wrote.size(), 1u) << "given";
+  EXPECT_EQ(hash(), "999999") << "never smaller";
+}
+
+TEST_F(LimitsTest, OneThatFailsDoesNotStopTheOthers) {
+  read_only_ = {kConntrackMax};
+  const auto r = set_limits({{kConntrackMax, "131072", true}, {"net.none", "1"}, {"net.a", "6"}}, kernel_);
+  EXPECT_EQ(r.failed, (std::vector<std::string>{fmt::format("{} is read-only", kConntrackMax), "no net.none"}));
+  EXPECT_EQ(r.wrote, std::vector<std::string>{"net.a = 6"});
+  EXPECT_EQ(hash(), "1024");
 }
 
 }  // namespace
