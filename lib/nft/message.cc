@@ -118,22 +118,6 @@ void put_data(nlmsghdr* h, std::uint16_t attr, const Bytes& b) {
   mnl_attr_nest_end(h, nest);
 }
 
-std::int32_t verdict_code(Verdict::Kind k) {
-  switch (k) {
-    case Verdict::Kind::kAccept:
-      return NF_ACCEPT;
-    case Verdict::Kind::kDrop:
-      return NF_DROP;
-    case Verdict::Kind::kReturn:
-      return NFT_RETURN;
-    case Verdict::Kind::kJump:
-      return NFT_JUMP;
-    case Verdict::Kind::kGoto:
-      return NFT_GOTO;
-  }
-  return NF_DROP;
-}
-
 void put_element(nlmsghdr* h, const Element& e, bool with_data) {
   nlattr* nest = mnl_attr_nest_start(h, NFTA_LIST_ELEM);
   if (e.interval_end) mnl_attr_put_u32(h, NFTA_SET_ELEM_FLAGS, htonl(NFT_SET_ELEM_INTERVAL_END));

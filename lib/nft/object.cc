@@ -5,6 +5,9 @@
 #include <cstring>
 #include <string_view>
 
+#include <linux/netfilter.h>
+#include <linux/netfilter/nf_tables.h>
+
 namespace hawser::nft {
 
 const char* family_text(Family f) {
@@ -69,6 +72,22 @@ bool Bytes::operator==(const Bytes& o) const {
 
 std::size_t Bytes::hash() const {
   return std::hash<std::string_view>{}({reinterpret_cast<const char*>(data_.data()), size_});
+}
+
+std::int32_t verdict_code(Verdict::Kind k) {
+  switch (k) {
+    case Verdict::Kind::kAccept:
+      return NF_ACCEPT;
+    case Verdict::Kind::kDrop:
+      return NF_DROP;
+    case Verdict::Kind::kReturn:
+      return NFT_RETURN;
+    case Verdict::Kind::kJump:
+      return NFT_JUMP;
+    case Verdict::Kind::kGoto:
+      return NFT_GOTO;
+  }
+  return NF_DROP;
 }
 
 std::string verdict_text(const Verdict& v) {

@@ -60,6 +60,7 @@ struct Verdict {
   auto operator<=>(const Verdict&) const = default;
 };
 [[nodiscard]] std::string verdict_text(const Verdict& v);
+[[nodiscard]] std::int32_t verdict_code(Verdict::Kind kind);  // the kernel's: NF_ACCEPT, NFT_JUMP, ...
 
 // The types nft knows by number; the number goes into a set so that `nft list` prints its elements properly.
 enum class DataType : std::uint8_t { kIpv4Addr = 7, kIpv6Addr = 8, kInetProto = 12, kInetService = 13, kMark = 19 };

@@ -357,24 +357,7 @@ RuleBuilder& RuleBuilder::update_map(const std::vector<Field>& key, std::string_
 }
 
 RuleBuilder& RuleBuilder::verdict(const Verdict& v) {
-  std::uint32_t code = NF_ACCEPT;
-  switch (v.kind) {
-    case Verdict::Kind::kAccept:
-      code = NF_ACCEPT;
-      break;
-    case Verdict::Kind::kDrop:
-      code = NF_DROP;
-      break;
-    case Verdict::Kind::kReturn:
-      code = static_cast<std::uint32_t>(NFT_RETURN);
-      break;
-    case Verdict::Kind::kJump:
-      code = static_cast<std::uint32_t>(NFT_JUMP);
-      break;
-    case Verdict::Kind::kGoto:
-      code = static_cast<std::uint32_t>(NFT_GOTO);
-      break;
-  }
+  const auto code = static_cast<std::uint32_t>(verdict_code(v.kind));
   Expr e{"immediate", {{NFTNL_EXPR_IMM_DREG, std::uint32_t{NFT_REG_VERDICT}}, {NFTNL_EXPR_IMM_VERDICT, code}}};
   if (!v.chain.empty()) e.attrs.emplace_back(NFTNL_EXPR_IMM_CHAIN, v.chain);
   add(std::move(e));

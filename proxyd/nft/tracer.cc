@@ -226,25 +226,9 @@ class Run {
     if ((found != nullptr) == inverted) return Flow::kBreak;
     const auto* dreg = value<std::uint32_t>(e, NFTNL_EXPR_LOOKUP_DREG);
     if (dreg == nullptr) return Flow::kNext;
-    if (const auto* v = std::get_if<Verdict>(&found->data)) return verdict(code_of(v->kind), v->chain, depth);
+    if (const auto* v = std::get_if<Verdict>(&found->data)) return verdict(nft::verdict_code(v->kind), v->chain, depth);
     store(*dreg, std::get<Bytes>(found->data).view());
     return Flow::kNext;
-  }
-
-  static std::int32_t code_of(Verdict::Kind k) {
-    switch (k) {
-      case Verdict::Kind::kAccept:
-        return NF_ACCEPT;
-      case Verdict::Kind::kDrop:
-        return NF_DROP;
-      case Verdict::Kind::kReturn:
-        return NFT_RETURN;
-      case Verdict::Kind::kJump:
-        return NFT_JUMP;
-      case Verdict::Kind::kGoto:
-        return NFT_GOTO;
-    }
-    return NF_DROP;
   }
 
   Flow immediate(const Expr& e, int depth) {
