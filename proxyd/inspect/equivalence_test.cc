@@ -51,35 +51,6 @@ Fate fate_of(const Expected& e) {
   return e.end == Trace::End::kTranslated ? Fate::kEndpoints : Fate::kPass;
 }
 
-// Services and their slices, some of which are others after each step.
-class Objects {
- public:
-  explicit Objects(unsigned seed) : random(seed), options(random_options(random)) {}
-
-  DesiredStatePtr next() {
-    for (unsigned i = 0; i < 6; ++i) {
-      const int number = static_cast<int>(1 + random() % 12);
-      RandomService now = random_service(random, number);
-      RandomService& was = services_[number];
-      tracker.on_service(was.service, now.service);
-      for (std::size_t n = 0; n < std::max(was.slices.size(), now.slices.size()); ++n) {
-        const auto of = [&](const RandomService& s) { return n < s.slices.size() ? s.slices[n] : nullptr; };
-        tracker.on_slice(of(was), of(now));
-      }
-      was = std::move(now);
-    }
-    return tracker.take().state;
-  }
-
-  std::mt19937 random;
-  TrafficOptions options;
-  Tracker tracker{{.name = "node-1", .zone = "zone-1", .addresses = {*IpAddr::parse("192.0.2.11")}},
-                  [](const std::string&) {}};
-
- private:
-  std::map<int, RandomService> services_;
-};
-
 class Cluster {
  public:
   explicit Cluster(unsigned seed) : objects_(seed), backend_(fake_, options_) {}
@@ -123,7 +94,7 @@ class Cluster {
   }
 
  private:
-  Objects objects_;
+  RandomCluster objects_;
   std::mt19937& random_ = objects_.random;
   const TrafficOptions& options_ = objects_.options;
   nft::FakeNft fake_;
@@ -165,7 +136,7 @@ class IpvsCluster {
     return r ? boost::json::parse(r->body).as_object() : boost::json::object();
   }
 
-  Objects objects_;
+  RandomCluster objects_;
   nft::FakeNft nft_;
   netlink::FakeRtnl rtnl_;
   netlink::FakeIpvs ipvs_;

@@ -99,6 +99,23 @@ class InspectTest : public ::testing::Test {
     ADD_FAILURE() << "no step " << name << " in " << json::serialize(o);
     return {};
   }
+  struct Case {
+    const char* name;
+    const char* source;
+    const char* destination;
+    const char* protocol;
+    const char* want;
+  };
+  void check_verdicts(const std::vector<Case>& cases) {
+    for (const auto& c : cases) {
+      SCOPED_TRACE(c.name);
+      const auto answer = explain(c.source, c.destination, c.protocol);
+      if (answer.empty() || !answer.contains("verdict")) continue;
+      EXPECT_EQ(verdict(answer), c.want);
+      EXPECT_TRUE(agree(answer)) << json::serialize(answer);
+      EXPECT_TRUE(answer.at("settled").as_bool());
+    }
+  }
   // As somebody with nft would.
   void tear_out(const std::string& set, const nft::Bytes& key) {
     nft::Transaction t(kTableFamily, kTable);
@@ -124,13 +141,7 @@ class InspectTest : public ::testing::Test {
 };
 
 TEST_F(InspectTest, WhereConnectionsGo) {
-  static const struct {
-    const char* name;
-    const char* source;
-    const char* destination;
-    const char* protocol;
-    const char* want;
-  } kCases[] = {
+  check_verdicts({
       {"pod to cluster IP", "10.244.1.9", "10.96.0.10:80", "tcp",
        "to one of 10.244.1.2:8080, 10.244.2.2:8080, the source is kept"},
       {"by name", "10.244.1.9", "web:http", "tcp", "to one of 10.244.1.2:8080, 10.244.2.2:8080, the source is kept"},
@@ -155,15 +166,7 @@ TEST_F(InspectTest, WhereConnectionsGo) {
        "to one of 10.244.1.3:5353, 10.244.2.5:5353, the source is kept"},
       {"Local, from the node", "192.0.2.11", "192.0.2.11:30053", "udp",
        "to one of 10.244.1.3:5353, 10.244.2.5:5353, the source becomes this node's address"},
-  };
-  for (const auto& c : kCases) {
-    SCOPED_TRACE(c.name);
-    const auto answer = explain(c.source, c.destination, c.protocol);
-    if (answer.empty() || !answer.contains("verdict")) continue;
-    EXPECT_EQ(verdict(answer), c.want);
-    EXPECT_TRUE(agree(answer)) << json::serialize(answer);
-    EXPECT_TRUE(answer.at("settled").as_bool());
-  }
+  });
 }
 
 TEST_F(InspectTest, StepsNameTheirObjects) {
@@ -346,13 +349,7 @@ class IpvsInspectTest : public InspectTest {
 };
 
 TEST_F(IpvsInspectTest, WhereConnectionsGo) {
-  static const struct {
-    const char* name;
-    const char* source;
-    const char* destination;
-    const char* protocol;
-    const char* want;
-  } kCases[] = {
+  check_verdicts({
       {"pod to cluster IP", "10.244.1.9", "10.96.0.10:80", "tcp",
        "to one of 10.244.1.2:8080, 10.244.2.2:8080, the source is kept"},
       {"outside to cluster IP", "192.0.2.100", "web:80", "tcp",
@@ -372,14 +369,7 @@ TEST_F(IpvsInspectTest, WhereConnectionsGo) {
       {"node port on a cluster IP", "10.244.1.9", "10.96.0.20:30080", "tcp", "refused"},
       {"Local, from outside", "192.0.2.100", "192.0.2.11:30053", "udp", "to 10.244.1.3:5353, the source is kept"},
       {"Local, from a pod", "10.244.1.9", "192.0.2.11:30053", "udp", "to 10.244.1.3:5353, the source is kept"},
-  };
-  for (const auto& c : kCases) {
-    SCOPED_TRACE(c.name);
-    const auto answer = explain(c.source, c.destination, c.protocol);
-    if (answer.empty() || !answer.contains("verdict")) continue;
-    EXPECT_EQ(verdict(answer), c.want);
-    EXPECT_TRUE(agree(answer)) << json::serialize(answer);
-  }
+  });
   EXPECT_EQ(explain("10.244.1.9", "10.96.0.10:80").at("mode").as_string(), "ipvs");
   EXPECT_EQ(step(explain("10.244.1.9", "10.96.0.20:53", "udp"), "affinity").at("kernel").as_string(),
             "by client, 600 s");

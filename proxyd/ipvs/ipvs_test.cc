@@ -14,6 +14,7 @@
 #include "lib/testing/golden.h"
 #include "proxyd/ipvs/ipvs_backend.h"
 #include "proxyd/ipvs/options.h"
+#include "proxyd/testing/states.h"
 
 namespace hawser::proxy {
 namespace {
@@ -27,39 +28,14 @@ using ::testing::IsEmpty;
 using ::testing::Not;
 using ::testing::Pair;
 
-IpAddr ip(std::string_view text) {
-  return *IpAddr::parse(text);
-}
-Target pod(int n) {
-  return {IpAddr::v4(0x0af40100u + static_cast<std::uint32_t>(n)), 8080};
-}
-std::vector<Target> pods(const std::vector<int>& numbers) {
-  std::vector<Target> r;
-  for (const int n : numbers) r.push_back(pod(n));
-  return r;
-}
-Frontend vip(std::string_view addr, std::vector<Target> targets) {
-  return {.addr = ip(addr),
-          .family = ip(addr).family(),
-          .protocol = IPPROTO_TCP,
-          .port = 80,
-          .targets = std::move(targets)};
-}
+using made::ip, made::pod, made::pods, made::state, made::vip;
+
 Frontend node_port(std::uint16_t port, int family, std::vector<Target> targets) {
   return {.family = family,
           .protocol = IPPROTO_TCP,
           .port = port,
           .reach = Reach::kExternal,
           .targets = std::move(targets)};
-}
-DesiredStatePtr state(std::vector<ServiceState> services) {
-  static std::uint64_t generation = 0;
-  auto d = std::make_shared<DesiredState>();
-  d->generation = ++generation;
-  std::vector<ServiceStatePtr> list;
-  for (auto& s : services) list.push_back(std::make_shared<const ServiceState>(std::move(s)));
-  d->services = ServiceList(std::move(list));
-  return d;
 }
 DesiredStatePtr one(Frontend f) {
   ServiceState s{.key = "d/a", .frontends = {f}, .cluster_ips = {}, .local_addrs = {}};

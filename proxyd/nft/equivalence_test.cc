@@ -36,26 +36,13 @@ std::string describe(const Packet& p, const Trace& t, const Expected& want) {
   return r;
 }
 
-// One cluster in a Tracker, an NftBackend on a model of the kernel, and what was made of them.
+// A cluster, an NftBackend on a model of the kernel, and what was made of them.
 class Cluster {
  public:
-  explicit Cluster(unsigned seed) : random_(seed), options_(random_options(random_)), backend_(fake_, options_) {}
+  explicit Cluster(unsigned seed) : cluster_(seed), backend_(fake_, options_) {}
 
   void change() {
-    for (unsigned i = 0; i < 6; ++i) {
-      const int number = static_cast<int>(1 + random_() % 12);
-      RandomService now = random_service(random_, number);
-      if (random_() % 5 == 0) now = {};
-      RandomService& was = services_[number];
-      if (was.service == nullptr && now.service == nullptr) continue;
-      tracker_.on_service(was.service, now.service);
-      for (std::size_t n = 0; n < std::max(was.slices.size(), now.slices.size()); ++n) {
-        const auto of = [&](const RandomService& s) { return n < s.slices.size() ? s.slices[n] : nullptr; };
-        tracker_.on_slice(of(was), of(now));
-      }
-      was = std::move(now);
-    }
-    state_ = tracker_.take().state;
+    state_ = cluster_.next();
     auto r = backend_.apply(state_);
     ASSERT_TRUE(r) << r.error().text;
   }
@@ -95,13 +82,11 @@ class Cluster {
     return trace({fake_.tables().at({kTableFamily, kTable}), is_local, draw}, p);
   }
 
-  std::mt19937 random_;
-  TrafficOptions options_;
+  RandomCluster cluster_;
+  std::mt19937& random_ = cluster_.random;
+  const TrafficOptions& options_ = cluster_.options;
   nft::FakeNft fake_;
   NftBackend backend_;
-  Tracker tracker_{{.name = "node-1", .zone = "zone-1", .addresses = {*IpAddr::parse("192.0.2.11")}},
-                   [](const std::string&) {}};
-  std::map<int, RandomService> services_;
   DesiredStatePtr state_;
 };
 

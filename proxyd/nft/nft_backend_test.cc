@@ -12,6 +12,7 @@
 
 #include "lib/nft/fake_nft.h"
 #include "lib/testing/golden.h"
+#include "proxyd/testing/states.h"
 
 namespace hawser::proxy {
 namespace {
@@ -20,31 +21,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-IpAddr ip(std::string_view text) {
-  return *IpAddr::parse(text);
-}
-Target pod(int n) {
-  return {IpAddr::v4(0x0af40100u + static_cast<std::uint32_t>(n)), 8080};
-}
-std::vector<Target> pods(const std::vector<int>& numbers) {
-  std::vector<Target> r;
-  for (const int n : numbers) r.push_back(pod(n));
-  return r;
-}
-
-Frontend vip(std::string_view addr, std::vector<Target> targets) {
-  return {.addr = ip(addr), .family = AF_INET, .protocol = IPPROTO_TCP, .port = 80, .targets = std::move(targets)};
-}
-
-DesiredStatePtr state(std::vector<ServiceState> services) {
-  static std::uint64_t generation = 0;
-  auto d = std::make_shared<DesiredState>();
-  d->generation = ++generation;
-  std::vector<ServiceStatePtr> list;
-  for (auto& s : services) list.push_back(std::make_shared<const ServiceState>(std::move(s)));
-  d->services = ServiceList(std::move(list));
-  return d;
-}
+using made::ip, made::pod, made::pods, made::state, made::vip;
 
 const LayoutOptions kOptions{{*Cidr::parse("10.244.0.0/16"), *Cidr::parse("fd00:10::/48")}};
 

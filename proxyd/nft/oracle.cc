@@ -227,6 +227,23 @@ TrafficOptions random_options(std::mt19937& random) {
   return o;
 }
 
+DesiredStatePtr RandomCluster::next() {
+  for (unsigned i = 0; i < 6; ++i) {
+    const int number = static_cast<int>(1 + roll(random, 12));
+    RandomService now = random_service(random, number);
+    if (one_in(random, 5)) now = {};
+    RandomService& was = services_[number];
+    if (was.service == nullptr && now.service == nullptr) continue;
+    tracker.on_service(was.service, now.service);
+    for (std::size_t n = 0; n < std::max(was.slices.size(), now.slices.size()); ++n) {
+      const auto of = [&](const RandomService& s) { return n < s.slices.size() ? s.slices[n] : nullptr; };
+      tracker.on_slice(of(was), of(now));
+    }
+    was = std::move(now);
+  }
+  return tracker.take().state;
+}
+
 Packet random_packet(std::mt19937& random, const DesiredState& state) {
   static const struct {
     const char *v4, *v6, *interface;

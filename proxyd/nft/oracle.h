@@ -3,6 +3,7 @@
 // the kernel. It shares no code with the plan. Also clusters made up at random. For tests.
 #pragma once
 
+#include <map>
 #include <random>
 #include <vector>
 
@@ -30,6 +31,20 @@ struct RandomService {
 };
 [[nodiscard]] RandomService random_service(std::mt19937& random, int number);
 [[nodiscard]] TrafficOptions random_options(std::mt19937& random);
+// Options and a dozen such Services, some of which are others or gone after each step.
+class RandomCluster {
+ public:
+  explicit RandomCluster(unsigned seed) : random(seed), options(random_options(random)) {}
+  DesiredStatePtr next();
+
+  std::mt19937 random;
+  const TrafficOptions options;
+  Tracker tracker{{.name = "node-1", .zone = "zone-1", .addresses = {*IpAddr::parse("192.0.2.11")}},
+                  [](const std::string&) {}};
+
+ private:
+  std::map<int, RandomService> services_;
+};
 // To one of the state's frontends, or near it.
 [[nodiscard]] Packet random_packet(std::mt19937& random, const DesiredState& state);
 
