@@ -12,9 +12,11 @@ import overlay  # noqa: E402
 import pods  # noqa: E402
 import proxy_churn  # noqa: E402
 import proxy_nft  # noqa: E402
+import proxy_scale  # noqa: E402
 from report import Report  # noqa: E402
 
-BENCHMARKS = {"pods": pods, "footprint": footprint, "cni": cni, "overlay": overlay, "proxy-nft": proxy_nft, "proxy-churn": proxy_churn}
+BENCHMARKS = {"pods": pods, "footprint": footprint, "cni": cni, "overlay": overlay, "proxy-nft": proxy_nft, "proxy-scale": proxy_scale,
+              "proxy-churn": proxy_churn}
 
 
 def main():

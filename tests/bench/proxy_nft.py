@@ -56,7 +56,7 @@ class Namespace:
         return ms, (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) * 1000
 
 
-def _ours(services, changes, build):
+def ours(services, changes, build):
     done = subprocess.run([os.path.join(build, "tests/bench/hawser-proxy-bench"), str(services), str(changes)], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"bench: hawser-proxy-bench failed: {done.stderr[-300:]}")
@@ -90,16 +90,16 @@ def _settle():
     time.sleep(1)
 
 
-def _percentile(values, share):
+def percentile(values, share):
     return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
 
 def _size(report, services, rounds, peers, build):
     """One size; the peers that took part, and how long they took for it."""
     changes = CHANGES if services == CHANGES_AT else 0
-    ours, theirs = [], {p: [] for p in peers}
+    mine, theirs = [], {p: [] for p in peers}
     for _ in range(rounds):
-        ours.append(_ours(services, changes, build))
+        mine.append(ours(services, changes, build))
         _settle()
         for p in [p for p, took in theirs.items() if not took or took[0][0] < SLOW * 1000]:
             took = _round(p, services, changes)
@@ -109,26 +109,26 @@ def _size(report, services, rounds, peers, build):
             else:
                 theirs[p].append(took)
             _settle()
-    load = [o["load_ms"] for o in ours]
+    load = [o["load_ms"] for o in mine]
     if not theirs:
         report.add(f"proxy-nft-load-{services}", "ms", load, TARGET_MS[services])
     for p, took in theirs.items():
         report.add(f"proxy-nft-load-{services}", "ms", load, TARGET_MS[services], [t[0] for t in took], p.name)
     if changes:
-        _change_rows(report, ours, theirs)
+        _change_rows(report, mine, theirs)
     return {p: statistics.median(t[0] for t in took) for p, took in theirs.items()}
 
 
-def _change_rows(report, ours, theirs):
+def _change_rows(report, mine, theirs):
     """Of each round its median and its 99th percentile; the row is the median over the rounds."""
     for p, took in list(theirs.items()) or [(None, None)]:
         peer = [[c[0] for c in t[1]] for t in took] if took else None
         for name, share, target in (("p50", 0.5, 1), ("p99", 0.99, 5)):
-            report.add(f"proxy-nft-change-{name}", "ms", [_percentile(o["change_ms"], share) for o in ours], target,
-                       [_percentile(t, share) for t in peer] if peer else None, p and p.name)
+            report.add(f"proxy-nft-change-{name}", "ms", [percentile(o["change_ms"], share) for o in mine], target,
+                       [percentile(t, share) for t in peer] if peer else None, p and p.name)
         cpu = [statistics.fmean(c[1] for c in t[1]) for t in took] if took else None
-        report.add("proxy-nft-change-cpu", "ms", [o["change_cpu_ms"] for o in ours], 1, cpu, p and p.name)
-    report.add(f"proxy-nft-rss-{CHANGES_AT}", "MiB", [o["rss_mib"] for o in ours], 60)
+        report.add("proxy-nft-change-cpu", "ms", [o["change_cpu_ms"] for o in mine], 1, cpu, p and p.name)
+    report.add(f"proxy-nft-rss-{CHANGES_AT}", "MiB", [o["rss_mib"] for o in mine], 60)
 
 
 def run(report, rounds, build=BUILD):
