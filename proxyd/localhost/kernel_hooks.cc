@@ -302,12 +302,21 @@ Result<> KernelHooks::attach() {
   return {};
 }
 
-Result<> KernelHooks::attach_one(const HookKind& kind) {
-  auto program = load(kind, {ports_.fd.get(), config_.fd.get(), origins_.fd.get()});
-  if (!program) return propagate(program);
+Result<const KernelHooks::Loaded*> KernelHooks::program(const HookKind& kind) {
+  auto& slot = loaded_[kind.attach];
+  if (slot.fd) return &slot;
+  auto fd = load(kind, {ports_.fd.get(), config_.fd.get(), origins_.fd.get()});
+  if (!fd) return propagate(fd);
   bpf_prog_info info{};
-  if (auto r = info_of(program->get(), info); !r) return r;
-  const std::string tag(reinterpret_cast<const char*>(info.tag), sizeof info.tag);
+  if (auto r = info_of(fd->get(), info); !r) return propagate(r);
+  slot = {std::move(*fd), std::string(reinterpret_cast<const char*>(info.tag), sizeof info.tag)};
+  return &slot;
+}
+
+Result<> KernelHooks::attach_one(const HookKind& kind) {
+  auto want = program(kind);
+  if (!want) return propagate(want);
+  const auto& [fd, tag] = **want;
   auto there = attached(kind.attach);
   if (!there) return propagate(there);
   bool done = false;
@@ -323,7 +332,7 @@ Result<> KernelHooks::attach_one(const HookKind& kind) {
     bpf_attr attr{};
     attr.target_fd = static_cast<std::uint32_t>(cgroup_.get());
     attr.attach_type = kind.attach;
-    attr.attach_bpf_fd = static_cast<std::uint32_t>(done ? a.fd.get() : program->get());
+    attr.attach_bpf_fd = static_cast<std::uint32_t>(done ? a.fd.get() : fd.get());
     if (!done) {
       attr.attach_flags = BPF_F_ALLOW_MULTI | BPF_F_REPLACE;
       attr.replace_bpf_fd = static_cast<std::uint32_t>(a.fd.get());
@@ -335,7 +344,7 @@ Result<> KernelHooks::attach_one(const HookKind& kind) {
   if (done) return {};
   bpf_attr attr{};
   attr.target_fd = static_cast<std::uint32_t>(cgroup_.get());
-  attr.attach_bpf_fd = static_cast<std::uint32_t>(program->get());
+  attr.attach_bpf_fd = static_cast<std::uint32_t>(fd.get());
   attr.attach_type = kind.attach;
   attr.attach_flags = BPF_F_ALLOW_MULTI;
   if (bpf(BPF_PROG_ATTACH, attr) != 0) return fail_errno(errno, "attach a BPF program to the cgroup");
@@ -356,6 +365,7 @@ Result<> KernelHooks::detach() {
       if (bpf(BPF_PROG_DETACH, attr) != 0) return fail_errno(errno, "detach a BPF program from the cgroup");
     }
   }
+  loaded_.clear();
   ports_ = {};
   config_ = {};
   origins_ = {};

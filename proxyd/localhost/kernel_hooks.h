@@ -47,17 +47,24 @@ class KernelHooks final : public LoopbackHooks {
     std::string tag;  // of its instructions
     std::vector<std::uint32_t> maps;
   };
+  // One of ours as this process would attach it.
+  struct Loaded {
+    UniqueFd fd;
+    std::string tag;
+  };
   KernelHooks(UniqueFd cgroup, std::uint64_t netns) : cgroup_(std::move(cgroup)), netns_(netns) {}
   Result<std::vector<Attached>> attached(bpf_attach_type type) const;
   Result<std::optional<Attached>> ours(std::uint32_t program_id) const;
   Result<bool> is_for_us(const Attached& a) const;
   Result<> adopt(const Attached& a);
+  Result<const Loaded*> program(const HookKind& kind);
   Result<> attach_one(const HookKind& kind);
   [[nodiscard]] bool opened() const { return ports_.fd && config_.fd && origins_.fd; }
 
   UniqueFd cgroup_;
   std::uint64_t netns_;
   Map ports_, config_, origins_;
+  std::map<bpf_attach_type, Loaded> loaded_;
 };
 
 }  // namespace hawser::proxy

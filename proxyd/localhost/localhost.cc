@@ -64,6 +64,7 @@ void LocalhostNodePorts::apply(const DesiredStatePtr& state, const std::vector<I
   // What failed is not worth a try at each change of a Service.
   if (applied_ && !written_ && !again) return;
   applied_ = state;
+  if (again) there_.reset();
   Result<> done;
   if (again || !written_ || preferred_ != preferred) done = read_targets(preferred);
   if (done) done = write(*state);
@@ -92,13 +93,15 @@ Result<> LocalhostNodePorts::read_targets(const std::vector<IpAddr>& preferred) 
 }
 
 Result<> LocalhostNodePorts::write(const DesiredState& state) {
+  const bool look = !there_ || written_ == LoopbackTargets{};
   if (!targets_.v4 && !targets_.v6) {
+    if (look && written_ == targets_) return {};
     there_.emplace();
     written_ = targets_;
     return hooks_.detach();
   }
   const auto want = loopback_ports(state);
-  if (!there_ || written_ == LoopbackTargets{}) {
+  if (look) {
     if (auto r = hooks_.open(); !r) return r;
     auto there = hooks_.ports();
     if (!there) return propagate(there);
@@ -117,8 +120,11 @@ Result<> LocalhostNodePorts::write(const DesiredState& state) {
     if (auto r = hooks_.add(p); !r) return r;
     there_->insert(p);
   }
-  if (written_ == targets_) return {};
-  if (auto r = hooks_.set_targets(targets_); !r) return r;
+  if (written_ != targets_) {
+    if (auto r = hooks_.set_targets(targets_); !r) return r;
+  } else if (!look) {
+    return {};
+  }
   if (auto r = hooks_.attach(); !r) return r;
   written_ = targets_;
   return {};

@@ -3,8 +3,9 @@
 // [P10], by programs at the cgroups' root (program.h) and without route_localnet. Sync thread only, but status().
 //
 // After each sync apply() gives the kernel the state's node ports and one address of this node per family, which must
-// be one that serves node ports. Only what differs is written; what an earlier process left is taken over. A kernel
-// that cannot do it is told of once, and asked again every time the addresses are read again.
+// be one that serves node ports. Only what differs is written; what an earlier process left is taken over. Every time
+// the addresses are read again, what the kernel has is looked at too, and put right; a kernel that cannot do it is told
+// of once, and asked again then.
 #pragma once
 
 #include <mutex>
@@ -45,7 +46,7 @@ class LocalhostNodePorts {
   LoopbackHooks& hooks_;
   netlink::Rtnl& rtnl_;
   const TrafficOptions options_;
-  std::optional<std::set<LoopbackPort>> there_;  // none: to be read back
+  std::optional<std::set<LoopbackPort>> there_;  // none: to be looked at
   std::optional<LoopbackTargets> written_;
   LoopbackTargets targets_;
   DesiredStatePtr applied_;

@@ -72,6 +72,27 @@ TEST_F(LocalhostTest, TakesOverWhatAnEarlierProcessLeft) {
   EXPECT_EQ(hooks_.writes, 2) << "the port that went, and the addresses";
 }
 
+TEST_F(LocalhostTest, PutsRightWhatOthersTookAway) {
+  auto l = make();
+  const auto s = state(1, {30080});
+  l.apply(s, node_, true);
+  hooks_.attached = false;
+  hooks_.there = {{AF_INET, IPPROTO_TCP, 30099}};
+  l.apply(s, node_, false);
+  EXPECT_FALSE(hooks_.attached) << "nothing to do, so nothing is looked at";
+  l.apply(s, node_, true);
+  EXPECT_TRUE(hooks_.attached);
+  EXPECT_THAT(hooks_.there, ElementsAre(LoopbackPort{AF_INET, IPPROTO_TCP, 30080}));
+}
+
+TEST_F(LocalhostTest, WithoutAnAddressNothingIsAttached) {
+  auto l = make({.node_port_addresses = {*Cidr::parse("127.0.0.0/8"), *Cidr::parse("::1/128")}});
+  hooks_.attached = true;
+  l.apply(state(1, {30080}), node_, true);
+  EXPECT_FALSE(hooks_.attached);
+  EXPECT_THAT(l.status(), HasSubstr("not served"));
+}
+
 TEST_F(LocalhostTest, AKernelThatCannotIsAskedAgainLater) {
   hooks_.fail = EPERM;
   auto l = make();

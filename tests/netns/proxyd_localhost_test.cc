@@ -132,6 +132,22 @@ class LocalhostTraffic : public ProxydTest {
     }
     return r;
   }
+  // Identities of those at the cgroup, of each kind.
+  std::vector<std::uint32_t> programs() {
+    std::vector<std::uint32_t> all;
+    const UniqueFd fd = std::move(*UniqueFd::open(cgroup_.c_str(), O_RDONLY | O_DIRECTORY));
+    for (const HookKind& kind : hook_kinds()) {
+      std::uint32_t ids[16];
+      bpf_attr attr{};
+      attr.query.target_fd = static_cast<std::uint32_t>(fd.get());
+      attr.query.attach_type = kind.attach;
+      attr.query.prog_ids = reinterpret_cast<std::uintptr_t>(ids);
+      attr.query.prog_cnt = 16;
+      EXPECT_EQ(::syscall(SYS_bpf, BPF_PROG_QUERY, &attr, sizeof attr), 0);
+      all.insert(all.end(), ids, ids + attr.query.prog_cnt);
+    }
+    return all;
+  }
   int refused(const std::string& from, const std::string& addr, std::uint16_t port) {
     return error_code(ask(host(from), addr, port, kLong));
   }
@@ -210,21 +226,6 @@ TEST_F(LocalhostTraffic, UdpByIpv6) {
 }
 
 TEST_F(LocalhostTraffic, OutlivesTheProcessAndIsTakenOver) {
-  const auto programs = [&] {
-    std::vector<std::uint32_t> all;
-    const UniqueFd fd = std::move(*UniqueFd::open(cgroup_.c_str(), O_RDONLY | O_DIRECTORY));
-    for (const HookKind& kind : hook_kinds()) {
-      std::uint32_t ids[16];
-      bpf_attr attr{};
-      attr.query.target_fd = static_cast<std::uint32_t>(fd.get());
-      attr.query.attach_type = kind.attach;
-      attr.query.prog_ids = reinterpret_cast<std::uintptr_t>(ids);
-      attr.query.prog_cnt = 16;
-      EXPECT_EQ(::syscall(SYS_bpf, BPF_PROG_QUERY, &attr, sizeof attr), 0);
-      all.insert(all.end(), ids, ids + attr.query.prog_cnt);
-    }
-    return all;
-  };
   apply(kWeb, {kA});
   wait_ports(2);  // one a family
   const auto first = programs();
@@ -245,6 +246,28 @@ TEST_F(LocalhostTraffic, OutlivesTheProcessAndIsTakenOver) {
   ASSERT_TRUE(p_->detach_localhost());
   EXPECT_TRUE(programs().empty());
   EXPECT_EQ(refused("node", "127.0.0.1", 30080), ECONNREFUSED);
+}
+
+TEST_F(LocalhostTraffic, PutBackWhenSomebodyDetaches) {
+  p_.reset();
+  host("node").run([&] {
+    auto hooks = KernelHooks::make(cgroup_), others = KernelHooks::make(cgroup_);
+    ASSERT_TRUE(hooks && others);
+    ASSERT_TRUE(hooks->open() && hooks->attach());
+    EXPECT_EQ(programs().size(), hook_kinds().size());
+    ASSERT_TRUE(others->detach());
+    EXPECT_TRUE(programs().empty());
+    ASSERT_TRUE(hooks->attach());
+    const auto back = programs();
+    EXPECT_EQ(back.size(), hook_kinds().size());
+    ASSERT_TRUE(hooks->attach());
+    EXPECT_EQ(programs(), back) << "what is right stays";
+    ASSERT_TRUE(hooks->add({AF_INET6, IPPROTO_UDP, 30053}));
+    EXPECT_EQ(hooks->ports().value(), (std::set<LoopbackPort>{{AF_INET6, IPPROTO_UDP, 30053}}));
+    ASSERT_TRUE(hooks->remove({AF_INET6, IPPROTO_UDP, 30053}) && hooks->remove({AF_INET, IPPROTO_UDP, 30053}));
+    EXPECT_TRUE(hooks->ports().value().empty());
+    ASSERT_TRUE(hooks->detach());
+  });
 }
 
 TEST_F(LocalhostTraffic, NodePortAddressesDecide) {
