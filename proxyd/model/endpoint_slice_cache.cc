@@ -17,15 +17,17 @@ int usefulness(const Endpoint& e) {
 
 bool EndpointSliceCache::update(const std::string& name, Slice slice) {
   if (slice.service.empty()) return !remove(name).empty();
-  auto [it, added] = service_of_.try_emplace(name, slice.service);
-  if (!added && it->second != slice.service) {
-    by_service_[it->second].erase(name);
-    it->second = slice.service;
-  }
+  if (const std::string before = service_of(name); !before.empty() && before != slice.service) remove(name);
+  const bool added = service_of_.try_emplace(name, slice.service).second;
   Slice& there = by_service_[slice.service][name];
   if (!added && there == slice) return false;
   there = std::move(slice);
   return true;
+}
+
+std::string EndpointSliceCache::service_of(const std::string& name) const {
+  const auto it = service_of_.find(name);
+  return it == service_of_.end() ? std::string() : it->second;
 }
 
 std::string EndpointSliceCache::remove(const std::string& name) {

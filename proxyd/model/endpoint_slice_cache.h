@@ -17,6 +17,8 @@ class EndpointSliceCache {
  public:
   // Puts slice `name` ("namespace/name") of `slice.service` in; false if it was there and equal.
   bool update(const std::string& name, Slice slice);
+  // The Service that slice `name` is for; "" if it is not there.
+  [[nodiscard]] std::string service_of(const std::string& name) const;
   // Takes a slice out; returns the Service it was for ("" if it was not there).
   std::string remove(const std::string& name);
 

@@ -438,12 +438,12 @@ class TrackerTest : public ::testing::Test {
         R"({{"metadata": {{"namespace": "d", "name": "{}"}}, "spec": {{"clusterIP": "{}", "ports": [{{"port": 80}}] {}}}}})",
         name, vip, extra));
   }
-  static kube::ObjectPtr slice_of(std::string_view address, std::string_view time = "") {
+  static kube::ObjectPtr slice_of(std::string_view address, std::string_view time = "", std::string_view of = "web") {
     return object(
-        fmt::format(R"({{"metadata": {{"namespace": "d", "name": "s", "labels": {{"kubernetes.io/service-name": "web"}},
+        fmt::format(R"({{"metadata": {{"namespace": "d", "name": "s", "labels": {{"kubernetes.io/service-name": "{}"}},
       "annotations": {{"endpoints.kubernetes.io/last-change-trigger-time": "{}"}}}}, "addressType": "IPv4",
       "ports": [{{"name": "", "port": 8080}}], "endpoints": [{{"addresses": ["{}"]}}]}})",
-                    time, address));
+                    of, time, address));
   }
   std::vector<std::string> problems_;
   Tracker t_{{.name = "n1"}, [this](const std::string& p) { problems_.push_back(p); }};
@@ -485,6 +485,17 @@ TEST_F(TrackerTest, OrderOfServiceAndSliceDoesNotMatter) {
   EXPECT_EQ(t_.take().state->services[0]->frontends[0].targets.size(), 1u);
   t_.on_service(service("web", "10.96.0.1"), nullptr);
   EXPECT_THAT(t_.take().state->services, IsEmpty());
+}
+
+TEST_F(TrackerTest, ASliceCanChangeItsService) {
+  t_.on_service(nullptr, service("web", "10.96.0.1"));
+  t_.on_service(nullptr, service("api", "10.96.0.2"));
+  t_.on_slice(nullptr, slice_of("10.244.1.1"));
+  (void)t_.take();
+  EXPECT_TRUE(t_.on_slice(slice_of("10.244.1.1"), slice_of("10.244.1.1", "", "api")));
+  const auto state = t_.take().state;
+  EXPECT_EQ(state->services.find("d/api")->frontends[0].targets.size(), 1u);
+  EXPECT_THAT(state->services.find("d/web")->frontends[0].targets, IsEmpty());
 }
 
 TEST_F(TrackerTest, KeepsTheOldestTriggerTime) {

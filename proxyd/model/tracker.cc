@@ -58,6 +58,7 @@ bool Tracker::on_slice(const kube::ObjectPtr& old, const kube::ObjectPtr& curren
   const std::string key = kube::key(current ? *current : *old);
   std::lock_guard l(mu_);
   std::string service = s.service;
+  const std::string before = slices_.service_of(key);
   bool changed = false;
   if (current && !service.empty()) {
     changed = slices_.update(key, std::move(s));
@@ -68,6 +69,7 @@ bool Tracker::on_slice(const kube::ObjectPtr& old, const kube::ObjectPtr& curren
   if (!changed) return false;
   ++counts_.endpoint_changes;
   touched_.insert(service);
+  if (!before.empty()) touched_.insert(before);  // another one: its label has changed
   if (current) note_trigger(service, *current);
   return true;
 }
