@@ -37,6 +37,13 @@ constexpr MapSpec kConfig{"hawser_lo_conf", BPF_MAP_TYPE_ARRAY, 4, sizeof(HookCo
 // Of the oldest sockets beyond that, getpeername() and recvmsg() tell the node's address.
 constexpr MapSpec kOrigins{"hawser_lo_socks", BPF_MAP_TYPE_LRU_HASH, sizeof(HookOrigin), 4, 8192};
 
+// All of it zero, as the kernel wants; {} need not clear more of a union than its first member.
+bpf_attr empty_attr() {
+  bpf_attr attr;
+  std::memset(&attr, 0, sizeof attr);
+  return attr;
+}
+
 long bpf(bpf_cmd cmd, bpf_attr& attr) {
   return ::syscall(SYS_bpf, cmd, &attr, sizeof attr);
 }
@@ -47,7 +54,7 @@ std::uint64_t pointer(const void* p) {
 
 template <class Info>
 Result<> info_of(int fd, Info& info) {
-  bpf_attr attr{};
+  bpf_attr attr = empty_attr();
   attr.info.bpf_fd = static_cast<std::uint32_t>(fd);
   attr.info.info_len = sizeof info;
   attr.info.info = pointer(&info);
@@ -56,7 +63,7 @@ Result<> info_of(int fd, Info& info) {
 }
 
 Result<UniqueFd> by_id(bpf_cmd cmd, std::uint32_t id) {
-  bpf_attr attr{};
+  bpf_attr attr = empty_attr();
   attr.prog_id = id;  // of a map too: one place
   UniqueFd fd(static_cast<int>(bpf(cmd, attr)));
   if (!fd) return fail_errno(errno, "open BPF object {}", id);
@@ -64,7 +71,7 @@ Result<UniqueFd> by_id(bpf_cmd cmd, std::uint32_t id) {
 }
 
 Result<UniqueFd> make_map(const MapSpec& s) {
-  bpf_attr attr{};
+  bpf_attr attr = empty_attr();
   attr.map_type = s.type;
   attr.key_size = s.key;
   attr.value_size = s.value;
@@ -83,7 +90,7 @@ bool matches(const bpf_map_info& i, const MapSpec& s) {
 }
 
 Result<> update(int map, const void* key, const void* value) {
-  bpf_attr attr{};
+  bpf_attr attr = empty_attr();
   attr.map_fd = static_cast<std::uint32_t>(map);
   attr.key = pointer(key);
   attr.value = pointer(value);
@@ -94,7 +101,7 @@ Result<> update(int map, const void* key, const void* value) {
 Result<HookConfig> read_config(int map) {
   const std::uint32_t key = 0;
   HookConfig config{};
-  bpf_attr attr{};
+  bpf_attr attr = empty_attr();
   attr.map_fd = static_cast<std::uint32_t>(map);
   attr.key = pointer(&key);
   attr.value = pointer(&config);
@@ -108,7 +115,7 @@ HookPort key_of(const LoopbackPort& p) {
 
 Result<UniqueFd> load(const HookKind& kind, const HookMaps& maps) {
   const auto code = hook_program(kind, maps);
-  bpf_attr attr{};
+  bpf_attr attr = empty_attr();
   attr.prog_type = BPF_PROG_TYPE_CGROUP_SOCK_ADDR;
   attr.expected_attach_type = kind.attach;
   attr.insns = pointer(code.data());
@@ -170,7 +177,7 @@ Result<KernelHooks> KernelHooks::make(const std::string& cgroup) {
 
 Result<std::vector<KernelHooks::Attached>> KernelHooks::attached(bpf_attach_type type) const {
   std::vector<std::uint32_t> ids(kMaxPrograms);
-  bpf_attr attr{};
+  bpf_attr attr = empty_attr();
   attr.query.target_fd = static_cast<std::uint32_t>(cgroup_.get());
   attr.query.attach_type = type;
   attr.query.prog_ids = pointer(ids.data());
@@ -259,7 +266,7 @@ Result<std::set<LoopbackPort>> KernelHooks::ports() {
   HookPort key{}, next{};
   bool first = true;
   for (;;) {
-    bpf_attr attr{};
+    bpf_attr attr = empty_attr();
     attr.map_fd = static_cast<std::uint32_t>(ports_.fd.get());
     attr.key = first ? 0 : pointer(&key);
     attr.next_key = pointer(&next);
@@ -281,7 +288,7 @@ Result<> KernelHooks::add(const LoopbackPort& p) {
 
 Result<> KernelHooks::remove(const LoopbackPort& p) {
   const HookPort key = key_of(p);
-  bpf_attr attr{};
+  bpf_attr attr = empty_attr();
   attr.map_fd = static_cast<std::uint32_t>(ports_.fd.get());
   attr.key = pointer(&key);
   if (bpf(BPF_MAP_DELETE_ELEM, attr) != 0 && errno != ENOENT) return fail_errno(errno, "write a BPF map");
@@ -329,7 +336,7 @@ Result<> KernelHooks::attach_one(const HookKind& kind) {
       done = true;
       continue;
     }
-    bpf_attr attr{};
+    bpf_attr attr = empty_attr();
     attr.target_fd = static_cast<std::uint32_t>(cgroup_.get());
     attr.attach_type = kind.attach;
     attr.attach_bpf_fd = static_cast<std::uint32_t>(done ? a.fd.get() : fd.get());
@@ -342,7 +349,7 @@ Result<> KernelHooks::attach_one(const HookKind& kind) {
     done = true;
   }
   if (done) return {};
-  bpf_attr attr{};
+  bpf_attr attr = empty_attr();
   attr.target_fd = static_cast<std::uint32_t>(cgroup_.get());
   attr.attach_bpf_fd = static_cast<std::uint32_t>(fd.get());
   attr.attach_type = kind.attach;
@@ -358,7 +365,7 @@ Result<> KernelHooks::detach() {
     auto there = attached(kinds[i].attach);
     if (!there) return propagate(there);
     for (const Attached& a : *there) {
-      bpf_attr attr{};
+      bpf_attr attr = empty_attr();
       attr.target_fd = static_cast<std::uint32_t>(cgroup_.get());
       attr.attach_bpf_fd = static_cast<std::uint32_t>(a.fd.get());
       attr.attach_type = kinds[i].attach;

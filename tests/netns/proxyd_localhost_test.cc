@@ -2,6 +2,7 @@
 // Node ports on a node's loopback, with traffic. The programs are attached to a cgroup that this process makes and
 // moves into, so that nobody else on the machine runs them.
 #include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 
@@ -138,7 +139,8 @@ class LocalhostTraffic : public ProxydTest {
     const UniqueFd fd = std::move(*UniqueFd::open(cgroup_.c_str(), O_RDONLY | O_DIRECTORY));
     for (const HookKind& kind : hook_kinds()) {
       std::uint32_t ids[16];
-      bpf_attr attr{};
+      bpf_attr attr;
+      std::memset(&attr, 0, sizeof attr);
       attr.query.target_fd = static_cast<std::uint32_t>(fd.get());
       attr.query.attach_type = kind.attach;
       attr.query.prog_ids = reinterpret_cast<std::uintptr_t>(ids);
