@@ -253,7 +253,7 @@ TEST_F(DaemonTest, StatusNamesTheRevisionThatTheKernelServes) {
   ASSERT_TRUE(made);
   const std::string version(kube::resource_version(**made));
   const std::string want = "\"services\":\"" + version + "\"";
-  EXPECT_TRUE(eventually([&] { return daemon_->health().status("n1", "fake").contains(want); }));
+  EXPECT_TRUE(eventually([&] { return daemon_->health().status("n1", {.current = "fake"}).contains(want); }));
   daemon_->stop();
   EXPECT_THAT(registry_.text(), HasSubstr("hawser_proxyd_resource_version{kind=\"services\"} " + version));
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // hawser-proxyd: flags, wiring, signals.
 #include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <set>
 #include <thread>
@@ -32,7 +33,8 @@
 #include "proxyd/ipvs/options.h"
 #include "proxyd/localhost/kernel_hooks.h"
 #include "proxyd/localhost/localhost.h"
-#include "proxyd/nft/nft_backend.h"
+#include "proxyd/switch/switch_backend.h"
+#include "proxyd/takeover/adoption.h"
 #include "proxyd/takeover/kube_proxy.h"
 
 namespace {
@@ -42,6 +44,7 @@ using namespace hawser;
 constexpr std::int64_t kDebugVerbosity = 4;       // -v of Kubernetes' programs: from here on it is for developers
 constexpr std::size_t kMaxName = 253;             // of an object
 constexpr std::chrono::seconds kFileInterval{5};  // how often the configuration file is looked at
+constexpr const char* kIpvsConnections = "/proc/net/ip_vs_conn";
 constexpr std::chrono::seconds kNodeInterval{1};  // and the Node object, as long as it lacks something
 
 struct Flags {
@@ -49,6 +52,7 @@ struct Flags {
   std::vector<proxy::GivenFlag> given;
   bool cleanup = false;
   bool cleanup_kube_proxy = false;
+  bool adopt = false;
   bool init_only = false;
   bool verbose = false;
 };
@@ -69,6 +73,8 @@ void add_flags(CLI::App& app, Flags& f, std::vector<std::pair<std::string, CLI::
   app.add_flag("--cleanup", f.cleanup, "remove all rules of this program and exit");
   app.add_flag("--cleanup-kube-proxy", f.cleanup_kube_proxy,
                "remove what kube-proxy has left (iptables chains, nftables tables, IPVS) and exit");
+  app.add_flag("--adopt", f.adopt,
+               "take this node over from kube-proxy: serve, then remove its rules once it has been stopped");
   app.add_flag("--init-only", f.init_only, "set the sysctls that need privilege and exit");
   app.add_flag("--verbose", f.verbose, "log more; -v is the same, -v=4 too");
   std::set<std::string_view> seen;
@@ -148,39 +154,72 @@ Result<bool> await_node(kube::Client& client, const std::string& node, Terminati
     if (std::exchange(said, why) != why) log::warn("waiting: {}; the kernel's rules stay as they are", why);
     auto signal = signals.wait_for(kNodeInterval);
     if (!signal) return propagate(signal);
-    if (*signal) return false;
+    if (*signal && **signal != SIGHUP) return false;
   }
   return true;
 }
 
-// Until a signal (false) or until the configuration file says something else that can be used (true).
-Result<bool> wait_for_end(const Flags& f, TerminationSignals& signals, proxy::HealthServers& health) {
-  const auto before = f.config.empty() ? Result<std::string>("") : read_file(f.config);
-  std::string seen = before.value_or("");
-  for (;;) {
-    auto signal = signals.wait_for(kFileInterval);
-    if (!signal) return propagate(signal);
-    if (*signal) {
-      log::info("signal {}: ending; the rules stay", **signal);
+// Whether what the file says now can be used here. The error says why not.
+Result<> check_config(const Flags& f) {
+  auto config = read_config(f);
+  if (!config) return propagate(config);
+  if (auto options = proxy::make_options(*config); !options) return propagate(options);
+  auto ipvs = proxy::ipvs_settings(*config);
+  if (!ipvs || !*ipvs) return ipvs ? Result<>{} : propagate(ipvs);
+  auto kernel = netlink::KernelIpvs::open();
+  return kernel ? proxy::check_kernel(*kernel) : propagate(kernel);
+}
+
+// What is looked at between signals: the configuration file, and whatever `each` does.
+class Waiting {
+ public:
+  Waiting(const Flags& f, std::function<bool()> each) : flags_(f), each_(std::move(each)) {
+    if (!f.config.empty()) seen_ = read_file(f.config).value_or("");
+  }
+  // Until a signal (false), or until all is to be started over (true): the file says something else that can be used,
+  // or `each` wants it.
+  Result<bool> until_end(TerminationSignals& signals) {
+    for (;;) {
+      auto signal = signals.wait_for(kFileInterval);
+      if (!signal) return propagate(signal);
+      if (*signal && **signal != SIGHUP) {
+        log::info("signal {}: ending; the rules stay", **signal);
+        return false;
+      }
+      if (*signal && flags_.config.empty()) log::info("SIGHUP: there is no --config file to read again");
+      if (file_has_changed(signal->has_value()) || each_()) return true;
+    }
+  }
+
+ private:
+  bool file_has_changed(bool asked) {
+    if (flags_.config.empty()) return false;
+    // A file that is just being replaced is looked at again later.
+    auto now = read_file(flags_.config);
+    if (!now || (*now == seen_ && !asked)) return false;
+    const bool same = *now == std::exchange(seen_, *now);
+    auto usable = check_config(flags_);
+    if (!usable) {
+      log::error("{} has changed and is not used: {}", flags_.config, usable.error().text);
       return false;
     }
-    health.retry();
-    if (f.config.empty()) continue;
-    // A file that is just being replaced is looked at again later.
-    auto now = read_file(f.config);
-    if (!now || *now == seen) continue;
-    seen = *now;
-    auto config = read_config(f);
-    auto options = config ? proxy::make_options(*config) : propagate(config);
-    if (options) {
-      if (auto ipvs = proxy::ipvs_settings(*config); !ipvs) options = propagate(ipvs);
-    }
-    if (options) {
-      log::info("{} has changed: starting over with it; the rules stay meanwhile", f.config);
-      return true;
-    }
-    log::error("{} has changed and is not used: {}", f.config, options.error().text);
+    log::info("{} {}: starting over with it; the rules stay meanwhile", flags_.config,
+              same ? "is read again upon SIGHUP" : "has changed");
+    return true;
   }
+
+  const Flags& flags_;
+  const std::function<bool()> each_;
+  std::string seen_;
+};
+
+// Why kube-proxy is believed to run here; "" if it is not.
+std::string kube_proxy_runs(bool ports_are_taken) {
+  const auto processes = proxy::kube_proxy_processes();
+  if (!processes.empty()) return fmt::format("kube-proxy runs as process {}", processes.front());
+  // Seen from a container its process is not there, but its ports are taken.
+  if (ports_are_taken) return "something else has proxyd's ports, as a running kube-proxy would";
+  return "";
 }
 
 proxy::IpvsKernel ipvs_kernel(nft::NftRunner& nft, netlink::Rtnl& rtnl, netlink::Ipvs& ipvs) {
@@ -188,6 +227,46 @@ proxy::IpvsKernel ipvs_kernel(nft::NftRunner& nft, netlink::Rtnl& rtnl, netlink:
   uname(&name);
   const auto set = [](const std::string& key, const std::string& value) { return sysctl::ensure(key, value); };
   return {ipvs, rtnl, nft, set, name.release};
+}
+
+struct Mode {
+  proxy::Mode mode = proxy::Mode::kNftables;
+  proxy::IpvsOptions ipvs;
+};
+
+// The sockets into this node's kernel.
+struct Sockets {
+  std::unique_ptr<nft::KernelNft> nft;
+  std::optional<netlink::KernelRtnl> rtnl;
+  std::optional<netlink::KernelIpvs> ipvs;
+  static Result<Sockets> open() {
+    Sockets s;
+    auto nft = nft::KernelNft::open();
+    if (!nft) return propagate(nft);
+    auto rtnl = netlink::KernelRtnl::open();
+    if (!rtnl) return propagate(rtnl);
+    auto ipvs = netlink::KernelIpvs::open();
+    if (!ipvs) return propagate(ipvs);
+    s.nft = std::move(*nft);
+    s.rtnl.emplace(std::move(*rtnl));
+    s.ipvs.emplace(std::move(*ipvs));
+    return s;
+  }
+};
+
+// Answers to `hawser` are for a table that is as one mode alone has it.
+auto inspect_settled(const proxy::SwitchBackend& backend,
+                     std::function<std::optional<http::Response>(const http::Request&)> inspect) {
+  return [&backend, inspect = std::move(inspect)](const http::Request& r) -> std::optional<http::Response> {
+    const auto status = backend.status();
+    if (!r.path().starts_with("/inspect/") || status.step.empty()) return inspect(r);
+    const auto text = fmt::format("proxyd is switching to mode {} ({}, {} connections left); ask again afterwards",
+                                  status.wanted, status.step, status.draining);
+    http::Response busy{.status = 503, .headers = {}, .body = {}};
+    busy.headers.set("Content-Type", "application/json");
+    busy.body = boost::json::serialize(boost::json::object{{"error", text}}) + "\n";
+    return busy;
+  };
 }
 
 // Node ports on loopback: served, off, or not possible here, which its words say.
@@ -219,80 +298,87 @@ class Localhost {
 };
 
 // True to be called again with the configuration read anew.
-Result<bool> serve(const Flags& f, proxy::ProxyOptions& o, const std::optional<proxy::IpvsSettings>& ipvs_settings,
-                   TerminationSignals& signals) {
+Result<bool> serve(const Flags& f, proxy::ProxyOptions& o, Mode mode, TerminationSignals& signals) {
   auto node = node_name(o);
   if (!node) return propagate(node);
   auto config = client_config(o);
   if (!config) return propagate(config);
   auto client = kube::HttpClient::make(*config, "hawser-proxyd/" HAWSER_VERSION);
   if (!client) return propagate(client);
-  auto nft = nft::KernelNft::open();
-  if (!nft) return propagate(nft);
-  auto rtnl = netlink::KernelRtnl::open();
-  if (!rtnl) return propagate(rtnl);
-  auto ipvs = netlink::KernelIpvs::open();
-  if (!ipvs) return propagate(ipvs);
-  if (ipvs_settings) {
-    if (auto r = proxy::check_kernel(*ipvs); !r) return propagate(r);
+  auto kernel = Sockets::open();
+  if (!kernel) return propagate(kernel);
+  if (mode.mode == proxy::Mode::kIpvs) {
+    if (auto r = proxy::check_kernel(*kernel->ipvs); !r) return propagate(r);
   }
   auto conntrack = proxy::KernelConntrack::open();
-  if (!conntrack) return propagate(conntrack);
+  auto flows = proxy::KernelConntrack::open();
+  if (!conntrack || !flows) return propagate(conntrack ? flows : conntrack);
   metrics::Registry registry;
   registry.add_process_metrics();
   auto ready = await_node(**client, *node, signals, o);
   if (!ready) return propagate(ready);
   if (!*ready) return false;
-  std::unique_ptr<proxy::Backend> backend;
-  if (ipvs_settings)
-    backend = std::make_unique<proxy::IpvsBackend>(ipvs_kernel(**nft, *rtnl, *ipvs), o.traffic, ipvs_settings->options);
-  else
-    backend = std::make_unique<proxy::NftBackend>(**nft, o.traffic);
   kube::EventRecorder events(**client, "hawser-proxyd", *node);
+  const kube::Object about{{"apiVersion", "v1"}, {"kind", "Node"}, {"metadata", {{"name", *node}, {"uid", *node}}}};
+  const auto tell = [&](const char* reason, const std::string& message, bool warning) {
+    events.record(kube::kNodes, about, {.warning = warning, .reason = reason, .message = message});
+  };
+  // What a running kube-proxy has in IPVS is not taken from it.
+  const bool adopt_ipvs = f.adopt && kube_proxy_runs(false).empty();
+  mode.ipvs.adopt = adopt_ipvs;
+  proxy::SwitchBackend backend(
+      {ipvs_kernel(*kernel->nft, *kernel->rtnl, *kernel->ipvs), *flows, [] { return read_file(kIpvsConnections); }},
+      {.mode = mode.mode, .traffic = o.traffic, .ipvs = mode.ipvs, .on_event = tell}, registry);
   const auto problem = [&](const kube::Resource& kind, const kube::Object& o, const std::string& text) {
     // Longer names than the API allows would only be refused again.
     if (kube::name(o).size() <= kMaxName && kube::ns(o).size() <= kMaxName)
       events.record(kind, o, {.warning = true, .reason = "ProxyCannotServe", .message = text});
   };
-  Localhost localhost(o, *rtnl);
+  Localhost localhost(o, *kernel->rtnl);
   proxy::Daemon daemon({.node = *node,
                         .min_interval = o.min_sync_period,
                         .audit_interval = o.sync_period,
                         .node_port_addresses = o.traffic.node_port_addresses,
                         .on_problem = problem},
-                       **client, {*backend, *conntrack, *rtnl, localhost.ports()}, registry);
-  auto inspect = proxy::inspect_kernel(ipvs_settings ? std::optional(ipvs_settings->options) : std::nullopt,
+                       **client, {backend, *conntrack, *kernel->rtnl, localhost.ports()}, registry);
+  auto inspect = proxy::inspect_kernel(mode.mode == proxy::Mode::kIpvs ? std::optional(mode.ipvs) : std::nullopt,
                                        daemon.tracker(), daemon.health(), o.traffic);
   if (!inspect) return propagate(inspect);
   auto health = proxy::HealthServers::start({.healthz_bind = o.healthz_bind,
                                              .metrics_bind = o.metrics_bind,
                                              .hard_fail = o.bind_hard_fail,
                                              .node = *node,
-                                             .mode = std::string(backend->name()),
+                                             .mode = [&backend] { return backend.status(); },
                                              .configz = o.configz,
                                              .localhost_node_ports = [&localhost] { return localhost.status(); },
-                                             .more = std::move(*inspect)},
+                                             .more = inspect_settled(backend, std::move(*inspect))},
                                             daemon.health(), registry);
   if (!health) return propagate(health);
-  auto monitor = nft::NftMonitor::start(proxy::kTable, (*nft)->port_id(), [&] { daemon.table_changed(); });
+  auto monitor = nft::NftMonitor::start(proxy::kTable, kernel->nft->port_id(), [&] { daemon.table_changed(); });
   if (!monitor) return propagate(monitor);
-  const kube::Object about{{"apiVersion", "v1"}, {"kind", "Node"}, {"metadata", {{"name", *node}, {"uid", *node}}}};
-  events.record(kube::kNodes, about,
-                {.reason = "Starting", .message = fmt::format("Service rules by {}", backend->name())});
+  tell("Starting", fmt::format("Service rules by {}", proxy::mode_name(mode.mode)), false);
+  auto own = Sockets::open();  // the sync thread has the others
+  if (!own) return propagate(own);
+  proxy::Adoption adoption({*own->nft, *own->rtnl, *own->ipvs}, tell);
   daemon.start();
-  auto again = wait_for_end(f, signals, **health);
+  Waiting waiting(f, [&] {
+    const bool all_open = (*health)->retry();
+    if (!f.adopt) return false;
+    const auto runs = kube_proxy_runs(!all_open);
+    const auto status = backend.status();
+    const bool serving = daemon.health().alive() && status.current == status.wanted;
+    adoption.step(runs, serving, serving && mode.mode == proxy::Mode::kIpvs);
+    return runs.empty() && !adopt_ipvs;  // start over: its IPVS may be taken now
+  });
+  auto again = waiting.until_end(signals);
   monitor->reset();
   daemon.stop();
   return again;
 }
 
 Result<> cleanup(const Flags& f) {
-  auto nft = nft::KernelNft::open();
-  if (!nft) return propagate(nft);
-  auto rtnl = netlink::KernelRtnl::open();
-  if (!rtnl) return propagate(rtnl);
-  auto ipvs = netlink::KernelIpvs::open();
-  if (!ipvs) return propagate(ipvs);
+  auto kernel = Sockets::open();
+  if (!kernel) return propagate(kernel);
   if (f.cleanup) {
     auto config = read_config(f);
     if (!config) return propagate(config);
@@ -305,10 +391,11 @@ Result<> cleanup(const Flags& f) {
     }
     // Of both modes: this one's leaves nothing of the rules either.
     const auto options = *settings ? (*settings)->options : proxy::IpvsOptions{};
-    if (auto r = proxy::IpvsBackend(ipvs_kernel(**nft, *rtnl, *ipvs), {}, options).cleanup(); !r) return r;
+    proxy::IpvsBackend all(ipvs_kernel(*kernel->nft, *kernel->rtnl, *kernel->ipvs), {}, options);
+    if (auto r = all.cleanup(); !r) return r;
   }
   if (!f.cleanup_kube_proxy) return {};
-  auto did = proxy::remove_kube_proxy({**nft, *rtnl, *ipvs});
+  auto did = proxy::remove_kube_proxy({*kernel->nft, *kernel->rtnl, *kernel->ipvs});
   if (!did) return propagate(did, "--cleanup-kube-proxy");
   for (const auto& part : *did) log::info("removed of kube-proxy: {}", part);
   return {};
@@ -316,7 +403,7 @@ Result<> cleanup(const Flags& f) {
 
 Result<> run(const Flags& f) {
   if (f.cleanup || f.cleanup_kube_proxy) return cleanup(f);
-  auto signals = TerminationSignals::block();
+  auto signals = TerminationSignals::block(true);
   if (!signals) return propagate(signals);
   for (;;) {
     auto config = read_config(f);
@@ -325,9 +412,13 @@ Result<> run(const Flags& f) {
     if (!options) return propagate(options);
     auto ipvs = proxy::ipvs_settings(*config);
     if (!ipvs) return propagate(ipvs);
+    Mode mode;
     if (*ipvs) {
+      mode = {proxy::Mode::kIpvs, (*ipvs)->options};
       options->sync_period = (*ipvs)->sync_period;
       options->min_sync_period = (*ipvs)->min_sync_period;
+    } else if (auto section = proxy::read_ipvs_section(*config)) {
+      mode.ipvs = section->options;
     }
     if (!f.write_config_to.empty()) return write_file(f.write_config_to, proxy::config_yaml(*config));
     log::init("proxyd", f.verbose || options->verbosity >= kDebugVerbosity ? log::Level::kDebug : log::Level::kInfo);
@@ -336,7 +427,7 @@ Result<> run(const Flags& f) {
         boost::json::serialize(boost::json::object{{"kubeproxy.config.k8s.io", proxy::config_json(*config)}});
     set_kernel(*options);
     if (f.init_only) return {};
-    auto again = serve(f, *options, *ipvs, *signals);
+    auto again = serve(f, *options, std::move(mode), *signals);
     if (!again) return propagate(again);
     if (!*again) return {};
   }

@@ -9,11 +9,12 @@
 
 namespace hawser {
 
-Result<TerminationSignals> TerminationSignals::block() {
+Result<TerminationSignals> TerminationSignals::block(bool hangup) {
   sigset_t set;
   sigemptyset(&set);
   sigaddset(&set, SIGTERM);
   sigaddset(&set, SIGINT);
+  if (hangup) sigaddset(&set, SIGHUP);
   if (int err = pthread_sigmask(SIG_BLOCK, &set, nullptr)) return fail_errno(err, "block termination signals");
   std::signal(SIGPIPE, SIG_IGN);
   UniqueFd fd(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));

@@ -14,11 +14,12 @@ namespace hawser {
 
 class TerminationSignals {
  public:
-  static Result<TerminationSignals> block();
+  // `hangup`: SIGHUP too, for programs that read their configuration again upon it.
+  static Result<TerminationSignals> block(bool hangup = false);
 
   // Readable when a signal waits; for a poll loop of the caller's.
   [[nodiscard]] int fd() const { return fd_.get(); }
-  // Blocks until SIGTERM or SIGINT came; returns its number.
+  // Blocks until one of them came; returns its number.
   Result<int> wait();
   // The same, but empty when `timeout` passes first.
   Result<std::optional<int>> wait_for(std::chrono::milliseconds timeout);

@@ -167,6 +167,8 @@ Result<> FakeNft::apply(const Transaction& t) {
   if (t.error()) return std::unexpected(*t.error());
   if (t.empty()) return {};
   if (fail_next_) return std::unexpected(*std::exchange(fail_next_, std::nullopt));
+  if (fail_after_ == 1) return fail(EIO, "made to fail");
+  if (fail_after_ > 1) --fail_after_;
   Tables next = tables_;
   Applier apply(next, next_handle_, t);
   for (const Change& c : t.ops()) {

@@ -23,6 +23,9 @@ class FakeNft final : public NftRunner {
 
   // The next apply() fails with `e` and changes nothing.
   void fail_next(Error e) { fail_next_ = std::move(e); }
+  // The n-th apply() from now that is not empty fails with EIO and changes nothing, and so do those after it: as if the
+  // process were killed there. 0: none fails.
+  void fail_after(int n) { fail_after_ = n; }
   // Transactions that were applied and not empty.
   [[nodiscard]] int applied() const { return applied_; }
   // The table as `nft -s list table` prints it, elements and objects sorted: the golden form. "" if there is none.
@@ -56,6 +59,7 @@ class FakeNft final : public NftRunner {
   std::uint64_t next_handle_ = 1;
   std::uint32_t generation_ = 1;
   int applied_ = 0;
+  int fail_after_ = 0;
   std::optional<Error> fail_next_;
 };
 

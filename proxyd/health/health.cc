@@ -95,16 +95,20 @@ std::string ProxyHealth::body() const {
                      rfc3339(clock_.wall()), eligible_);
 }
 
-std::string ProxyHealth::status(std::string_view node, std::string_view mode, std::string_view localhost) const {
+std::string ProxyHealth::status(std::string_view node, const ModeStatus& mode, std::string_view localhost) const {
   std::lock_guard l(mu_);
   boost::json::object revisions;
   for (const auto& [kind, version] : revisions_) revisions[kind] = std::to_string(version);
-  boost::json::object o{{"node", node}, {"mode", mode}, {"ready", generation_.has_value()}};
+  boost::json::object o{{"node", node}, {"mode", mode.current}, {"ready", generation_.has_value()}};
   o["healthy"] = alive_locked() && eligible_;
   o["generation"] = generation_.value_or(0);
   o["pending"] = waiting_since_ || syncing_since_;
   o["lastUpdated"] = rfc3339_micro(last_synced_);
   o["resourceVersions"] = std::move(revisions);
+  if (!mode.step.empty() || !mode.problem.empty()) {
+    o["modeSwitch"] = boost::json::object{
+        {"to", mode.wanted}, {"step", mode.step}, {"draining", mode.draining}, {"problem", mode.problem}};
+  }
   o["localhostNodePorts"] = localhost;
   return boost::json::serialize(o) + "\n";
 }
@@ -156,10 +160,10 @@ http::Response answer_healthz(std::string_view path, const ProxyHealth& health) 
 http::Response answer_metrics(std::string_view path, const ProxyHealth& health, const metrics::Registry& registry,
                               const HealthServerOptions& o) {
   if (path == "/metrics") return text(200, registry.text(), metrics::kContentType);
-  if (path == "/proxyMode") return text(200, o.mode);
+  if (path == "/proxyMode") return text(200, o.mode().current);
   if (path == "/configz") return text(200, o.configz, "application/json");
   if (path == "/status")
-    return text(200, health.status(o.node, o.mode, o.localhost_node_ports ? o.localhost_node_ports() : "off"),
+    return text(200, health.status(o.node, o.mode(), o.localhost_node_ports ? o.localhost_node_ports() : "off"),
                 "application/json");
   if (path == "/healthz") return answer_healthz(path, health);
   return text(404, "there are /metrics, /proxyMode, /configz, /status and /healthz\n");

@@ -30,6 +30,14 @@ namespace hawser::proxy {
 
 using Revisions = std::map<std::string, std::uint64_t>;
 
+// Which mode decides about new connections, and how far a switch to another has come.
+struct ModeStatus {
+  std::string current, wanted;
+  std::string step;          // of a switch that is not finished
+  std::string problem;       // why it does not get on
+  std::size_t draining = 0;  // connections that end in the mode of before
+};
+
 class ProxyHealth {
  public:
   // Unhealthy when a change waits longer than `limit` for the kernel.
@@ -51,7 +59,7 @@ class ProxyHealth {
   // The body of /healthz: {"lastUpdated": ..., "currentTime": ..., "nodeEligible": ...}.
   [[nodiscard]] std::string body() const;
   // The body of /status. `localhost`: about node ports on loopback.
-  [[nodiscard]] std::string status(std::string_view node, std::string_view mode,
+  [[nodiscard]] std::string status(std::string_view node, const ModeStatus& mode,
                                    std::string_view localhost = "off") const;
 
  private:
@@ -105,7 +113,7 @@ struct HealthServerOptions {
   std::string metrics_bind = "127.0.0.1:10249";  // "" = none
   bool hard_fail = false;                        // a busy port is an error; else it is tried again by retry()
   std::string node;
-  std::string mode = "nftables";
+  std::function<ModeStatus()> mode = [] { return ModeStatus{.current = "nftables", .wanted = "nftables"}; };
   std::string configz;                                     // JSON
   std::function<std::string()> localhost_node_ports = {};  // for /status; any thread
   // Further paths of the metrics address; no answer: not one of them. Called on the server's worker thread.

@@ -55,10 +55,10 @@ TEST(ProxyHealth, AChangeThatWaitsTooLongIsUnhealthy) {
 TEST(ProxyHealth, StatusNamesWhatTheKernelServes) {
   FakeClock clock;
   ProxyHealth h(clock);
-  EXPECT_THAT(h.status("n1", "nftables"), HasSubstr(R"("ready":false)"));
+  EXPECT_THAT(h.status("n1", {.current = "nftables"}), HasSubstr(R"("ready":false)"));
   h.synced(4, {{"services", 17}});
-  EXPECT_THAT(h.status("n1", "nftables"), HasSubstr(R"("generation":4,"pending":false)"));
-  EXPECT_THAT(h.status("n1", "nftables"), HasSubstr(R"("resourceVersions":{"services":"17"})"));
+  EXPECT_THAT(h.status("n1", {.current = "nftables"}), HasSubstr(R"("generation":4,"pending":false)"));
+  EXPECT_THAT(h.status("n1", {.current = "nftables"}), HasSubstr(R"("resourceVersions":{"services":"17"})"));
 }
 
 TEST(ProxyHealth, ANodeOnItsWayOutIsAliveButNotHealthy) {

@@ -15,6 +15,12 @@ namespace {
 
 using netlink::IpvsVerb;
 
+TrafficOptions beside(TrafficOptions o, bool translate) {
+  o.translate = translate;
+  o.beside_ipvs = true;
+  return o;
+}
+
 std::vector<IpAddr> without(const std::vector<IpAddr>& a, const std::vector<IpAddr>& b) {
   std::vector<IpAddr> out;
   std::ranges::set_difference(a, b, std::back_inserter(out));
@@ -34,12 +40,14 @@ IpvsBackend::IpvsBackend(IpvsKernel kernel, TrafficOptions traffic, IpvsOptions 
       traffic_(rules_options(std::move(traffic))),
       options_(std::move(options)),
       clock_(clock),
-      rules_(kernel_.nft, traffic_) {}
+      rules_(kernel_.nft, traffic_),
+      beside_(kernel_.nft, beside(traffic_, false)),
+      beside_table_(kernel_.nft, beside(traffic_, true)) {}
 
 void IpvsBackend::invalidate() {
   image_.reset();
   device_ = 0;
-  rules_.invalidate();
+  for (NftBackend* r : {&rules_, &beside_, &beside_table_}) r->invalidate();
 }
 
 Result<> check_kernel(netlink::Ipvs& ipvs) {
@@ -86,7 +94,7 @@ Result<SyncReport> IpvsBackend::sync(const DesiredStatePtr& state, bool read) {
   const std::vector<IpAddr> addresses = device_addresses(*state, node_);
   const IpvsPlan plan = plan_ipvs(*image_, want, options_.exclude);
   if (auto r = write_services(plan); !r) return propagate(r);
-  auto rules = rules_.apply(rules_state(state));
+  auto rules = apply_rules(state);
   if (!rules) return propagate(rules);
   auto added = change_addresses(netlink::Verb::kAdd, without(addresses, addresses_));
   if (!added) return propagate(added);
@@ -145,19 +153,32 @@ Result<int> IpvsBackend::ensure_device() {
   return link->index;
 }
 
-Result<> IpvsBackend::read_kernel() {
+Result<NodeAddresses> IpvsBackend::read_addresses() {
+  auto links = devices();
+  if (!links) return propagate(links);
   auto addresses = kernel_.rtnl.list_addresses(0);
   if (!addresses) return propagate(addresses);
   std::vector<IpAddr> ours, others;
-  for (const auto& a : *addresses) (a.link == device_ ? ours : others).push_back(a.cidr.addr());
+  for (const auto& a : *addresses) {
+    const auto device = std::ranges::find(*links, a.link, &netlink::Link::index);
+    if (device == links->end())
+      others.push_back(a.cidr.addr());
+    else if (device->name == kIpvsDevice)
+      ours.push_back(a.cidr.addr());
+  }
   std::ranges::sort(ours);
   addresses_ = std::move(ours);
   auto node = node_addresses(std::move(others), traffic_);
   if (node != node_) {
-    rules_cache_.clear();
-    rules_given_for_.reset();
+    rules_state_.forget();
+    beside_state_.forget();
     node_ = std::move(node);
   }
+  return node_;
+}
+
+Result<> IpvsBackend::read_kernel() {
+  if (auto r = read_addresses(); !r) return propagate(r);
   auto image = read_virtual_services(kernel_.ipvs, [](const auto&) { return true; });
   if (!image) return propagate(image);
   image_ = std::move(*image);
@@ -232,42 +253,109 @@ Result<std::size_t> IpvsBackend::change_addresses(netlink::Verb verb, const std:
   return addresses.size();
 }
 
-DesiredStatePtr IpvsBackend::rules_state(const DesiredStatePtr& state) {
-  if (rules_given_for_ == state) return rules_given_;
-  auto out = std::make_shared<DesiredState>();
-  out->generation = state->generation;
-  std::vector<ServiceStatePtr> list;
-  decltype(rules_cache_) cache;
-  for (const auto& s : state->services) {
-    const auto it = rules_cache_.find(s.get());
-    auto entry = it != rules_cache_.end() ? std::move(it->second)
-                                          : std::pair{s, std::make_shared<const ServiceState>(rules_of(*s, node_))};
-    list.push_back(entry.second);
-    cache.emplace(s.get(), std::move(entry));
+Result<SyncReport> IpvsBackend::apply_rules(const DesiredStatePtr& state) {
+  if (keep_clients_) return apply_beside(state, Decides::kIpvs);
+  for (NftBackend* r : {&beside_, &beside_table_}) r->invalidate();
+  return rules_.apply(rules_state_.of(state));
+}
+
+Result<SyncReport> IpvsBackend::apply_beside(const DesiredStatePtr& state, Decides who) {
+  // Each of them knows what it wrote itself.
+  NftBackend& mine = who == Decides::kIpvs ? beside_ : beside_table_;
+  for (NftBackend* r : {&rules_, &beside_, &beside_table_})
+    if (r != &mine) r->invalidate();
+  return mine.apply(beside_state_.of(state));
+}
+
+Result<> IpvsBackend::fill(const DesiredStatePtr& state) {
+  invalidate();
+  if (auto r = set_up_kernel(); !r) return r;
+  if (auto r = read_kernel(); !r) return r;
+  if (auto r = write_services(plan_ipvs(*image_, virtual_services(*state, node_, options_), options_.exclude)); !r)
+    return r;
+  auto added = change_addresses(netlink::Verb::kAdd, without(device_addresses(*state, node_), addresses_));
+  // What is there now, the next apply() reads.
+  invalidate();
+  return added ? Result<>{} : propagate(added);
+}
+
+Result<std::size_t> IpvsBackend::lacking(const DesiredStatePtr& state) {
+  if (auto r = read_kernel(); !r) return propagate(r);
+  const IpvsPlan p = plan_ipvs(*image_, virtual_services(*state, node_, options_), options_.exclude);
+  const std::size_t n =
+      p.services.size() + p.serve.size() + without(device_addresses(*state, node_), addresses_).size();
+  invalidate();
+  return n;
+}
+
+Result<std::vector<netlink::Link>> IpvsBackend::devices() {
+  auto links = kernel_.rtnl.list_links();
+  if (!links) return links;
+  std::erase_if(*links, [](const netlink::Link& l) { return l.name != kIpvsDevice && l.name != kKubeIpvsDevice; });
+  return links;
+}
+
+Result<bool> IpvsBackend::present() {
+  auto links = devices();
+  if (!links) return propagate(links);
+  return std::ranges::any_of(*links, [&](const auto& l) { return l.name == kIpvsDevice || options_.adopt; });
+}
+
+Result<std::size_t> IpvsBackend::connections() {
+  auto services = kernel_.ipvs.list_services();
+  if (!services && services.error().code == EOPNOTSUPP) return std::size_t{0};
+  if (!services) return propagate(services);
+  std::size_t n = 0;
+  for (const auto& s : *services) {
+    if (std::ranges::any_of(options_.exclude, [&](const Cidr& c) { return c.contains(s.key.address); })) continue;
+    auto destinations = kernel_.ipvs.list_destinations(s.key);
+    if (!destinations) return propagate(destinations);
+    for (const auto& d : *destinations) n += d.active + d.inactive;
   }
-  out->services = ServiceList(std::move(list));
-  rules_cache_ = std::move(cache);
-  rules_given_ = std::move(out);
-  rules_given_for_ = state;
-  return rules_given_;
+  return n;
+}
+
+Result<std::vector<IpAddr>> IpvsBackend::own_addresses() {
+  auto links = devices();
+  if (!links) return propagate(links);
+  std::vector<IpAddr> out;
+  for (const auto& l : *links) {
+    auto addresses = kernel_.rtnl.list_addresses(l.index);
+    if (!addresses) return propagate(addresses);
+    for (const auto& a : *addresses) out.push_back(a.cidr.addr());
+  }
+  std::ranges::sort(out);
+  return out;
 }
 
 Result<> IpvsBackend::cleanup() {
   invalidate();
   if (auto r = rules_.cleanup(); !r) return r;
-  auto link = kernel_.rtnl.get_link(kIpvsDevice);
+  return remove();
+}
+
+Result<> IpvsBackend::remove() {
+  invalidate();
+  auto there = present();
   // Without our device this mode was never on, and virtual services are somebody else's.
-  if (!link) return is_not_found(link.error()) ? Result<>{} : propagate(link);
+  if (!there || !*there) return there ? Result<>{} : propagate(there);
   auto services = kernel_.ipvs.list_services();
   if (!services && services.error().code != EOPNOTSUPP) return propagate(services);
   if (services) {
     VirtualServices have;
     for (const auto& s : *services) have[s.key];
     for (const auto& key : plan_ipvs(have, {}, options_.exclude).gone) {
-      if (auto r = kernel_.ipvs.change_service(IpvsVerb::kDelete, {.key = key}); !r) return r;
+      if (auto r = kernel_.ipvs.change_service(IpvsVerb::kDelete, {.key = key}); !r && !is_not_found(r.error()))
+        return r;
     }
   }
-  return kernel_.rtnl.delete_link(link->index);
+  auto links = devices();
+  if (!links) return propagate(links);
+  for (const auto& l : *links) {
+    if (l.name != kIpvsDevice && !options_.adopt) continue;
+    if (auto r = kernel_.rtnl.delete_link(l.index); !r && !is_not_found(r.error())) return r;
+  }
+  return {};
 }
 
 }  // namespace hawser::proxy

@@ -10,12 +10,12 @@
 #include <map>
 #include <optional>
 #include <string>
-#include <unordered_map>
 
 #include "lib/netlink/ipvs.h"
 #include "lib/netlink/rtnl.h"
 #include "lib/nft/runner.h"
 #include "proxyd/backend.h"
+#include "proxyd/ipvs/mapped_state.h"
 #include "proxyd/ipvs/plan.h"
 #include "proxyd/nft/nft_backend.h"
 
@@ -46,6 +46,25 @@ class IpvsBackend final : public Backend {
   void invalidate() override;
   Result<> cleanup() override;
 
+  // ---- the parts that a switch of modes puts together (switch/) ----
+  // Adds to IPVS and to the device what they lack for `state`. Changes nothing else.
+  Result<> fill(const DesiredStatePtr& state);
+  // How much they lack, by a new reading.
+  Result<std::size_t> lacking(const DesiredStatePtr& state);
+  // The rules alone, as they are while both IPVS and the table may have connections.
+  enum class Decides : std::uint8_t { kIpvs, kTable };
+  Result<SyncReport> apply_beside(const DesiredStatePtr& state, Decides who);
+  // True: apply() keeps those rules, which know the clients that the table remembers.
+  void keep_clients(bool keep) { keep_clients_ = keep; }
+  // Whether a device of this mode is there.
+  Result<bool> present();
+  Result<std::size_t> connections();
+  // Of this node and of our devices, by a new reading.
+  Result<std::vector<IpAddr>> own_addresses();
+  Result<NodeAddresses> read_addresses();
+  // Takes out the virtual services and then the devices.
+  Result<> remove();
+
  private:
   Result<> set_up_kernel();
   Result<int> ensure_device();
@@ -56,13 +75,16 @@ class IpvsBackend final : public Backend {
   Result<> retire(const IpvsPlan& p);
   Result<> drain(const VirtualServices& want);
   Result<std::size_t> change_addresses(netlink::Verb verb, const std::vector<IpAddr>& addresses);
-  DesiredStatePtr rules_state(const DesiredStatePtr& state);
+  Result<std::vector<netlink::Link>> devices();
+  Result<SyncReport> apply_rules(const DesiredStatePtr& state);
 
   IpvsKernel kernel_;
   const TrafficOptions traffic_;
   const IpvsOptions options_;
   Clock& clock_;
-  NftBackend rules_;
+  NftBackend rules_;                  // as this mode has them alone
+  NftBackend beside_, beside_table_;  // apply_beside()
+  bool keep_clients_ = false;
 
   int device_ = 0;                                  // 0: not set up
   std::optional<VirtualServices> image_;            // what IPVS has; none: to be read back
@@ -70,9 +92,8 @@ class IpvsBackend final : public Backend {
   NodeAddresses node_;                              // with image_
   DesiredStatePtr applied_;                         // with image_
   std::map<Draining::value_type, MonoTime> since_;  // draining targets
-  // What the rules were last given, and what of: unchanged Services keep their pointers.
-  DesiredStatePtr rules_given_, rules_given_for_;
-  std::unordered_map<const ServiceState*, std::pair<ServiceStatePtr, ServiceStatePtr>> rules_cache_;
+  MappedState rules_state_{[this](const ServiceState& s) { return rules_of(s, node_); }};
+  MappedState beside_state_{[this](const ServiceState& s) { return beside_of(s, node_); }};
 };
 
 }  // namespace hawser::proxy

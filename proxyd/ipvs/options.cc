@@ -20,6 +20,12 @@ Result<std::uint32_t> read_timeout(const Config& c, const char* field) {
 
 Result<std::optional<IpvsSettings>> ipvs_settings(const Config& c) {
   if (c.text("mode") != "ipvs") return std::nullopt;
+  auto s = read_ipvs_section(c);
+  if (!s) return propagate(s);
+  return std::move(*s);
+}
+
+Result<IpvsSettings> read_ipvs_section(const Config& c) {
   IpvsSettings s;
   auto scheduler = parse_scheduler(c.text("ipvs.scheduler"));
   if (!scheduler) return propagate(scheduler, "ipvs.scheduler");

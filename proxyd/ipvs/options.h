@@ -13,7 +13,10 @@ struct IpvsSettings {
   IpvsOptions options;
   Nanos sync_period{}, min_sync_period{};
 };
-// Nothing unless the mode is ipvs. Errors name the field.
+// The section's values whatever the mode is: a node that leaves this mode takes out what the options of it say. Errors
+// name the field.
+Result<IpvsSettings> read_ipvs_section(const Config& c);
+// Nothing unless the mode is ipvs.
 Result<std::optional<IpvsSettings>> ipvs_settings(const Config& c);
 
 }  // namespace hawser::proxy

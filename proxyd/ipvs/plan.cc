@@ -144,12 +144,23 @@ std::vector<IpAddr> device_addresses(const DesiredState& s, const NodeAddresses&
 
 TrafficOptions rules_options(TrafficOptions o) {
   o.translate = false;
+  o.beside_ipvs = false;
   o.icmp_echo = true;  // the addresses are this node's own: it answers
   return o;
 }
 
-ServiceState rules_of(const ServiceState& s, const NodeAddresses& node) {
+ServiceState beside_of(const ServiceState& s, const NodeAddresses& node) {
   ServiceState r = s;
+  for (const Frontend& f : r.frontends) {
+    if (f.addr && !has(node.all, f.addr)) r.cluster_ips.push_back(f.addr);
+  }
+  std::ranges::sort(r.cluster_ips);
+  r.cluster_ips.erase(std::ranges::unique(r.cluster_ips).begin(), r.cluster_ips.end());
+  return r;
+}
+
+ServiceState rules_of(const ServiceState& s, const NodeAddresses& node) {
+  ServiceState r = beside_of(s, node);
   for (Frontend& f : r.frontends) {
     // Itself, instead of an endpoint: the table's maps then say that there are some, and do not change with them.
     const IpAddr loopback = f.family == AF_INET ? IpAddr::v4(0x7f000001) : *IpAddr::parse("::1");
@@ -158,10 +169,7 @@ ServiceState rules_of(const ServiceState& s, const NodeAddresses& node) {
     if (!f.local.empty()) f.local = some;
     f.draining.clear();
     f.affinity_seconds = 0;
-    if (f.addr && !has(node.all, f.addr)) r.cluster_ips.push_back(f.addr);
   }
-  std::ranges::sort(r.cluster_ips);
-  r.cluster_ips.erase(std::ranges::unique(r.cluster_ips).begin(), r.cluster_ips.end());
   return r;
 }
 

@@ -22,13 +22,16 @@
 namespace hawser::proxy {
 
 inline constexpr const char* kIpvsDevice = "hawser-ipvs0";
+inline constexpr const char* kKubeIpvsDevice = "kube-ipvs0";  // kube-proxy's, with the same addresses
 
 struct IpvsOptions {
   std::string scheduler = "rr";
   std::vector<Cidr> exclude = {};  // virtual services at these addresses that we do not want are others' and stay
   bool strict_arp = false;         // the node answers ARP for an address only where it has it
   netlink::IpvsTimeouts timeouts = {};
-  // Connections of a TCP endpoint that went may go on for so long.
+  // kube-proxy's device and virtual services are ours now.
+  bool adopt = false;
+  // Connections of a TCP endpoint that went may go on for so long, and all that IPVS has when another mode comes.
   Nanos drain_limit = std::chrono::minutes(15);
 };
 
@@ -61,8 +64,10 @@ struct NodeAddresses {
 
 // The options of the rules beside IPVS.
 [[nodiscard]] TrafficOptions rules_options(TrafficOptions o);
-// `s` as the rules beside IPVS need it: that a frontend has endpoints, not which; no affinity. Ports of addresses on
-// our device that no Service has are refused: without that they would reach the node's own sockets.
+// `s` for rules that stand beside addresses of Services on our device: their ports that no Service has are refused.
+// Without that they would reach the node's own sockets.
+[[nodiscard]] ServiceState beside_of(const ServiceState& s, const NodeAddresses& node);
+// The same, for rules that leave the choice to IPVS: that a frontend has endpoints, not which; no affinity.
 [[nodiscard]] ServiceState rules_of(const ServiceState& s, const NodeAddresses& node);
 
 struct ServiceChange {

@@ -37,6 +37,9 @@ struct TrafficOptions {
   std::vector<Cidr> service_cidrs = {};  // where cluster IPs come from; an address there that no Service has is silent
   // False: IPVS chooses endpoints and translates; the rules decide who may, and whose source is replaced.
   bool translate = true;
+  // While the mode is switched: Services' addresses are this node's own, and IPVS has connections to them. Clients that
+  // are remembered are translated by the rules, whoever decides about the others.
+  bool beside_ipvs = false;
 };
 
 // kube-proxy's nodePortAddresses: CIDRs, or the one word "primary", which stands for `node_addresses`.

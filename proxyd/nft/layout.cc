@@ -97,7 +97,7 @@ void add_cluster_ips(std::vector<nft::Rule>& r, const LayoutOptions& o) {
       r.push_back((o.translate ? b.redirect() : b.verdict(kAccept)).build());
     }
     // Under IPVS this node talks to its Services from their own addresses; the reset of a refusal comes by here.
-    if (!o.translate)
+    if (!o.translate || o.beside_ipvs)
       r.push_back(RuleBuilder("services").match_set(to, ips).match_fib_saddr_local().verdict(kAccept).build());
     r.push_back(RuleBuilder("services").match_set(to, ips).verdict(jump(kRejectChain)).comment("no such port").build());
     if (!fixed_ranges(SetRole::kServiceRanges, family, o).empty()) {
@@ -232,15 +232,11 @@ std::vector<nft::Rule> pick_rules(const PickChain& c, const LayoutOptions& o) {
   } else if (c.reach == PickReach::kInternal && knows_pods(o, c.family)) {
     r.push_back(match_pods(RuleBuilder(chain), c.family, Op::kNeq, o).set_mark_bits(o.masquerade_mark).build());
   }
-  if (!o.translate) {
-    // The address is on a device of this node, which takes it for the source of what it sends there itself.
-    if (c.reach == PickReach::kInternal)
-      r.push_back(RuleBuilder(chain).match_fib_saddr_local().set_mark_bits(o.masquerade_mark).build());
-    r.push_back(RuleBuilder(chain).verdict(kAccept).build());
-    return r;
-  }
+  // The address is on a device of this node, which takes it for the source of what it sends there itself.
+  if ((!o.translate || o.beside_ipvs) && c.reach == PickReach::kInternal)
+    r.push_back(RuleBuilder(chain).match_fib_saddr_local().set_mark_bits(o.masquerade_mark).build());
   const auto key = frontend_key(c.family, c.node_port);
-  if (c.affinity_seconds != 0) {
+  if (c.affinity_seconds != 0 && (o.translate || o.beside_ipvs)) {
     r.push_back(RuleBuilder(chain).set_mark_bits(affinity_mark(o)).build());
     auto client = key;
     client.insert(client.begin(), nft::ip_saddr(c.family));
@@ -248,6 +244,12 @@ std::vector<nft::Rule> pick_rules(const PickChain& c, const LayoutOptions& o) {
                     .dnat_map(c.family, client,
                               set_name(c.node_port ? SetRole::kNodePortAffinity : SetRole::kAffinity, c.family))
                     .build());
+  }
+  if (!o.translate) {
+    if (c.affinity_seconds != 0 && o.beside_ipvs)
+      r.push_back(RuleBuilder(chain).clear_mark_bits(affinity_mark(o)).build());
+    r.push_back(RuleBuilder(chain).verdict(kAccept).build());
+    return r;
   }
   auto slot = key;
   slot.push_back(nft::numgen_random(c.count));
@@ -287,10 +289,19 @@ const std::vector<nft::Chain>& fixed_chains() {
   return kAll;
 }
 
+bool ipvs_decides(const nft::TableState& table) {
+  const auto it = table.chains.find("prerouting");
+  return it != table.chains.end() &&
+         std::ranges::any_of(it->second.rules, [](const auto& rule) { return rule.comment == kIpvsDecides; });
+}
+
 std::vector<nft::Rule> fixed_rules(const LayoutOptions& o) {
   std::vector<nft::Rule> r;
-  r.push_back(RuleBuilder("prerouting").verdict(jump("services")).build());
-  r.push_back(RuleBuilder("output").verdict(jump("services")).build());
+  for (const char* hook : {"prerouting", "output"}) {
+    RuleBuilder b(hook);
+    b.verdict(jump("services"));
+    r.push_back((o.translate ? b : b.comment(kIpvsDecides)).build());
+  }
   add_lookups(r, "services", false);
   add_cluster_ips(r, o);
   add_node_port_entry(r, o);
@@ -299,7 +310,7 @@ std::vector<nft::Rule> fixed_rules(const LayoutOptions& o) {
   add_postrouting(r, o);
   for (const int family : kFamilies) {
     // IPVS translates replies back by its own table.
-    if (!knows_pods(o, family) || !o.translate) continue;
+    if (!knows_pods(o, family) || !o.translate || o.beside_ipvs) continue;
     // A late packet that conntrack does not take for its connection is not translated back; the client would answer the
     // unknown address with a reset and end the connection (kubernetes issue 74839).
     RuleBuilder b("forward");

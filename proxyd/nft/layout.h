@@ -92,6 +92,11 @@ struct RememberChain {
 [[nodiscard]] const std::vector<nft::Chain>& fixed_chains();
 [[nodiscard]] std::vector<nft::Rule> fixed_rules(const LayoutOptions& o);  // of all fixed chains, in order
 
+// Of the rule through which new connections come to the others, when IPVS chooses their endpoints. It changes with the
+// rules in one transaction, so it tells who decides.
+inline constexpr const char* kIpvsDecides = "new connections: IPVS";
+[[nodiscard]] bool ipvs_decides(const nft::TableState& table);
+
 // The look-up key of a frontend: address (unless a node port), protocol, port.
 [[nodiscard]] std::vector<nft::Field> frontend_key(int family, bool node_port);
 

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
+#include <filesystem>
 #include <map>
 #include <set>
 
@@ -11,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "lib/base/atomic_file.h"
 #include "lib/base/unique_fd.h"
 
 namespace hawser::proxy {
@@ -110,6 +113,15 @@ std::string clean_table(const Table& t) {
   return out + "COMMIT\n";
 }
 
+std::string release_table(const Table& t) {
+  if (t.name != "nat") return {};
+  std::string out;
+  for (const Rule& r : t.rules)
+    if ((r.chain == "PREROUTING" || r.chain == "OUTPUT") && is_kube_proxys(t.name, r.target))
+      out += fmt::format("-D{}\n", r.line.substr(2));
+  return out.empty() ? out : fmt::format("*{}\n{}COMMIT\n", t.name, out);
+}
+
 int removed_chains(std::string_view input) {
   int n = 0;
   for (std::size_t at = 0; (at = input.find("\n-X ", at)) != input.npos; ++at) ++n;
@@ -156,6 +168,12 @@ Result<> remove_ipvs(const KubeProxyLeftovers& in, std::vector<std::string>& did
   return {};
 }
 
+// "" if it cannot be seen.
+std::string netns_of(const std::string& process) {
+  std::error_code failed;
+  return std::filesystem::read_symlink("/proc/" + process + "/ns/net", failed).string();
+}
+
 Result<> remove_ipsets(const KubeProxyLeftovers& in, std::vector<std::string>& did) {
   auto names = in.run({"ipset", "list", "-n"}, "");
   // A kernel without sets has none of them.
@@ -174,6 +192,12 @@ Result<> remove_ipsets(const KubeProxyLeftovers& in, std::vector<std::string>& d
 }
 
 }  // namespace
+
+std::string iptables_release(std::string_view saved) {
+  std::string out;
+  for (const Table& t : parse_saved(saved)) out += release_table(t);
+  return out;
+}
 
 std::string iptables_cleanup(std::string_view saved) {
   std::string out;
@@ -210,6 +234,60 @@ Result<std::optional<std::string>> run_program(const std::vector<std::string>& a
   if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
     return fail(EIO, "{}: {}", argv[0], std::string_view(output).substr(0, 300));
   return output;
+}
+
+std::vector<int> kube_proxy_processes() {
+  std::vector<int> out;
+  const auto own = netns_of("self");
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc", ignored)) {
+    const auto name = entry.path().filename().string();
+    int pid = 0;
+    const auto [end, ec] = std::from_chars(name.data(), name.data() + name.size(), pid);
+    if (ec != std::errc() || end != name.data() + name.size()) continue;
+    auto comm = read_file(entry.path() / "comm");
+    // One whose namespace cannot be seen may be this one's.
+    if (comm && *comm == "kube-proxy\n" && (netns_of(name) == own || netns_of(name).empty())) out.push_back(pid);
+  }
+  return out;
+}
+
+Result<bool> has_kube_proxy_rules(const KubeProxyLeftovers& in) {
+  for (const char* tool : {"iptables-save", "ip6tables-save"}) {
+    auto saved = in.run({tool, "-t", "nat"}, "");
+    if (!saved) return propagate(saved);
+    if (*saved && !iptables_release(**saved).empty()) return true;
+  }
+  for (const auto family : {nft::Family::kIpv4, nft::Family::kIpv6}) {
+    auto table = in.nft.read_table(family, "kube-proxy");
+    if (!table) return propagate(table);
+    if (table->exists) return true;
+  }
+  return false;
+}
+
+Result<std::vector<std::string>> take_over_kube_proxy(const KubeProxyLeftovers& in, bool device) {
+  for (const std::string tool : {"iptables", "ip6tables"}) {
+    auto saved = in.run({tool + "-save", "-t", "nat"}, "");
+    if (!saved) return propagate(saved);
+    const std::string input = *saved ? iptables_release(**saved) : "";
+    if (input.empty()) continue;
+    auto done = in.run({tool + "-restore", "--noflush"}, input);
+    if (!done) return propagate(done);
+  }
+  std::vector<std::string> did;
+  for (const char* tool : {"iptables", "ip6tables"})
+    if (auto r = remove_iptables(in, tool, did); !r) return propagate(r);
+  for (const auto family : {nft::Family::kIpv4, nft::Family::kIpv6})
+    if (auto r = remove_nftables(in.nft, family, did); !r) return propagate(r);
+  if (auto r = remove_ipsets(in, did); !r) return propagate(r);
+  if (!device) return did;
+  auto link = in.rtnl.get_link(kIpvsDevice);
+  if (!link && is_not_found(link.error())) return did;
+  if (!link) return propagate(link);
+  if (auto r = in.rtnl.delete_link(link->index); !r && !is_not_found(r.error())) return propagate(r);
+  did.push_back(kIpvsDevice);
+  return did;
 }
 
 Result<std::vector<std::string>> remove_kube_proxy(const KubeProxyLeftovers& in) {

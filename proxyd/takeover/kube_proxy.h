@@ -23,6 +23,10 @@ namespace hawser::proxy {
 // iptables-save; "" when there are none. Pure.
 [[nodiscard]] std::string iptables_cleanup(std::string_view saved);
 
+// The same for taking over: of the table nat only the jumps through which new connections come to kube-proxy's chains.
+// A packet that is in those chains just then still finds its masquerade.
+[[nodiscard]] std::string iptables_release(std::string_view saved);
+
 // Runs a program of the machine with `input` as its standard input and returns what it printed; empty if it is not
 // installed.
 using RunProgram =
@@ -35,6 +39,14 @@ struct KubeProxyLeftovers {
   netlink::Ipvs& ipvs;
   RunProgram run = run_program;
 };
+// The processes named kube-proxy in this network namespace, as far as this process may see them.
+[[nodiscard]] std::vector<int> kube_proxy_processes();
+// Whether new connections come to chains of kube-proxy's.
+Result<bool> has_kube_proxy_rules(const KubeProxyLeftovers& in);
+// For a node that we serve already: new connections stop coming to kube-proxy's chains and tables at one instant each,
+// then they go. Of IPVS only the device, and that only if `device`: virtual services are our back end's by then.
+Result<std::vector<std::string>> take_over_kube_proxy(const KubeProxyLeftovers& in, bool device);
+
 // Removes all of it. Parts that the machine cannot have (no iptables, no IPVS) are passed over; returns one sentence
 // for each part that was there.
 Result<std::vector<std::string>> remove_kube_proxy(const KubeProxyLeftovers& in);
