@@ -65,14 +65,18 @@ TEST(Ledger, AnswersOfOthersAndLostDatagramsAreFailures) {
   l.answered(2, address("10.0.0.1"), at);
   EXPECT_EQ(l.report().failures, 1u);
   EXPECT_THAT(l.report().first_failures[0], HasSubstr("of another Service"));
-  l.unanswered(1, address("10.0.0.1"), at, false);
+  l.unanswered(1, address("10.0.0.1"), at, 0);
   EXPECT_EQ(l.report().failures, 2u) << "nothing happened to the endpoint";
   l.remove(address("10.0.0.1"), at + 10ms);
-  l.unanswered(1, address("10.0.0.1"), at, false);
-  l.unanswered(1, address("10.0.0.2"), at, true);
+  l.unanswered(1, address("10.0.0.1"), at, 0);
+  l.unanswered(1, address("10.0.0.2"), at, 1);
   EXPECT_EQ(l.report().lost_with_endpoint, 2u);
-  l.unanswered(1, address("10.0.0.2"), at, false);
-  l.unanswered(1, address("10.0.0.1"), at + 61ms, false);
+  EXPECT_EQ(l.report().late, 0u);
+  l.unanswered(1, address("10.0.0.1"), at + 70ms, 0);
+  EXPECT_EQ(l.report().late, 1u) << "a flow that went to a dead endpoint too long";
+  EXPECT_EQ(l.report().failures, 2u);
+  l.unanswered(1, address("10.0.0.2"), at, 0);
+  l.unanswered(1, address("10.0.0.2"), at, 1000);
   EXPECT_EQ(l.report().failures, 4u);
 }
 

@@ -10,7 +10,8 @@ namespace {
 
 constexpr std::size_t kFailuresKept = 10;
 // A datagram can be lost when its flow is removed before the answer is back; an answer takes no longer than this.
-constexpr Nanos kAnswer = std::chrono::milliseconds(100);
+constexpr Nanos kAnswer = std::chrono::milliseconds(500);
+constexpr int kLostInARow = 200;  // two seconds of a flow
 
 double ms(Nanos d) {
   return std::chrono::duration<double, std::milli>(d).count();
@@ -28,7 +29,6 @@ void Ledger::remove(const IpAddr& endpoint, MonoTime at) {
   Endpoint& e = endpoints_[endpoint];
   e.alive = false;
   e.removed = at;
-  removals_[e.service].push_back(at);
 }
 
 void Ledger::changed(bool accepted) {
@@ -58,6 +58,11 @@ void Ledger::answered(int service, const IpAddr& endpoint, MonoTime asked) {
   }
   const Endpoint& e = it->second;
   if (e.alive || asked <= e.removed) return;
+  note_dead(e, asked);
+}
+
+// A request after the endpoint's removal.
+void Ledger::note_dead(const Endpoint& e, MonoTime asked) {
   const Nanos after = asked - e.removed;
   const bool out = std::ranges::any_of(out_, [&](const auto& o) { return o.first <= asked && e.removed <= o.second; });
   report_.latest = std::max(report_.latest, after);
@@ -75,24 +80,17 @@ void Ledger::failed(int service, std::string what, MonoTime asked) {
   note_failure(service, what, asked);
 }
 
-bool Ledger::moving(const Endpoint& e, MonoTime asked) const {
-  return !e.alive && e.removed <= asked + kAnswer && asked <= e.removed + kGrace;
-}
-
-void Ledger::unanswered(int service, const IpAddr& last, MonoTime asked, bool again) {
+void Ledger::unanswered(int service, const IpAddr& last, MonoTime asked, int before) {
   std::lock_guard l(mu_);
   const auto it = endpoints_.find(last);
-  bool explained = it != endpoints_.end() && moving(it->second, asked);
-  // Where the flow has moved to since is not known: any endpoint of the Service.
-  if (again && !explained) {
-    const auto& times = removals_[service];
-    const auto from = std::ranges::lower_bound(times, asked - kGrace);
-    explained = from != times.end() && *from <= asked + kAnswer;
+  // Where a flow moved to when its first datagram was lost is not known; it does not go on like that.
+  const bool moving = it != endpoints_.end() && !it->second.alive && it->second.removed <= asked + kAnswer;
+  if ((!moving && before == 0) || before > kLostInARow) {
+    note_failure(service, fmt::format("no answer to a datagram, last from {}, {} lost before", last, before), asked);
+    return;
   }
-  if (explained)
-    ++report_.lost_with_endpoint;
-  else
-    note_failure(service, "no answer to a datagram, last from " + last.text(), asked);
+  ++report_.lost_with_endpoint;
+  if (moving && asked > it->second.removed) note_dead(it->second, asked);
 }
 
 void Ledger::note_failure(int service, const std::string& what, MonoTime asked) {

@@ -48,8 +48,8 @@ class Ledger {
   // A request of `asked` to the service was answered by the endpoint.
   void answered(int service, const IpAddr& endpoint, MonoTime asked);
   void failed(int service, std::string what, MonoTime asked);
-  // A datagram of a flow that had last been answered by `last` got no answer. `again`: nor did the one before it.
-  void unanswered(int service, const IpAddr& last, MonoTime asked, bool again);
+  // A datagram of a flow that had last been answered by `last` got no answer; nor had `before` earlier ones then.
+  void unanswered(int service, const IpAddr& last, MonoTime asked, int before);
 
   [[nodiscard]] Report report() const;
 
@@ -59,13 +59,12 @@ class Ledger {
     bool alive = true;
     MonoTime removed{};
   };
-  [[nodiscard]] bool moving(const Endpoint& e, MonoTime asked) const;
+  void note_dead(const Endpoint& e, MonoTime asked);
   void note_failure(int service, const std::string& what, MonoTime asked);
 
   mutable std::mutex mu_;
   const MonoTime begin_ = system_clock().now();
   std::map<IpAddr, Endpoint> endpoints_;            // guarded by mu_
-  std::map<int, std::vector<MonoTime>> removals_;   // guarded by mu_: by service
   std::vector<std::pair<MonoTime, MonoTime>> out_;  // guarded by mu_: times without a proxyd that has synced
   Report report_;                                   // guarded by mu_
 };

@@ -22,13 +22,16 @@ namespace hawser::churn {
 namespace {
 
 constexpr std::uint32_t kFirstPod = 0x0af48000;  // 10.244.128.0
-constexpr std::size_t kToken = 8;                // bytes of a datagram that come back as they are
+constexpr int kReceiveBytes = 16 << 20;
+constexpr std::size_t kToken = 8;  // bytes of a datagram that come back as they are
 
 Result<UniqueFd> listening(int type) {
   UniqueFd fd(socket(AF_INET, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   const int on = 1;
   setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   setsockopt(fd.get(), IPPROTO_IP, IP_PKTINFO, &on, sizeof on);
+  // A server that gets no processor for a while loses nothing.
+  setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUFFORCE, &kReceiveBytes, sizeof kReceiveBytes);
   const sockaddr_in a{.sin_family = AF_INET, .sin_port = htons(kPodPort), .sin_addr = {INADDR_ANY}, .sin_zero = {}};
   if (bind(fd.get(), reinterpret_cast<const sockaddr*>(&a), sizeof a) != 0 ||
       (type == SOCK_STREAM && listen(fd.get(), 4096) != 0))

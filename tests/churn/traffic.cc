@@ -19,7 +19,7 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr auto kPatience = 10s;  // for TCP, which sends again what was lost
-constexpr Nanos kUdpPatience = 1s;
+constexpr Nanos kUdpPatience = 5s;
 constexpr Nanos kUdpPeriod = 10ms;  // of one flow
 constexpr int kFlowsOfService = 4;
 constexpr Nanos kPingPeriod = 5ms;  // of all lasting connections together
@@ -66,7 +66,7 @@ struct Flow {
   struct Sent {
     MonoTime at;
     IpAddr last;
-    bool in_doubt;
+    int lost_before;  // so many before it had no answer then
   };
   Service service;
   UniqueFd fd;
@@ -76,7 +76,7 @@ struct Flow {
 
   void ask() {
     const std::uint64_t token = next++;
-    open[token] = {now(), last, !open.empty()};
+    open[token] = {now(), last, static_cast<int>(open.size())};
     (void)!send(fd.get(), &token, sizeof token, 0);
   }
   void take_answers(Ledger& ledger) {
@@ -98,7 +98,7 @@ struct Flow {
   void give_up(Ledger& ledger, MonoTime before) {
     while (!open.empty() && open.begin()->second.at < before) {
       const Sent& s = open.begin()->second;
-      ledger.unanswered(service.number, s.last, s.at, s.in_doubt);
+      ledger.unanswered(service.number, s.last, s.at, s.lost_before);
       open.erase(open.begin());
     }
   }
