@@ -7,6 +7,7 @@
 #include "lib/netlink/ipvs_fake.h"
 #include "lib/netlink/rtnl_fake.h"
 #include "lib/nft/fake_nft.h"
+#include "proxyd/takeover/adoption.h"
 
 namespace hawser::proxy {
 namespace {
@@ -57,6 +58,50 @@ COMMIT
 )");
   EXPECT_EQ(iptables_cleanup("*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -j X\nCOMMIT\n"), "");
   EXPECT_EQ(iptables_cleanup(""), "");
+}
+
+TEST(IptablesRelease, TakesOnlyTheWaysInAtFirst) {
+  EXPECT_EQ(iptables_release(kSaved), R"(*nat
+-D PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+COMMIT
+)");
+  EXPECT_EQ(iptables_release("*nat\n-A POSTROUTING -j KUBE-POSTROUTING\nCOMMIT\n"), "");
+}
+
+TEST(Adoption, WaitsThenRemovesAndDoesNotFight) {
+  nft::FakeNft nft;
+  netlink::FakeRtnl rtnl;
+  netlink::FakeIpvs ipvs;
+  FakeClock clock;
+  std::vector<std::string> restored, told;
+  std::string saved(kSaved);
+  const auto run = [&](const std::vector<std::string>& argv,
+                       const std::string& input) -> Result<std::optional<std::string>> {
+    if (argv[0] == "iptables-save") return saved;
+    if (argv[0] != "iptables-restore") return std::nullopt;
+    restored.push_back(input.substr(0, input.find('\n', 5)));
+    return "";
+  };
+  Adoption a(
+      {nft, rtnl, ipvs, run}, [&](const char* reason, const std::string&, bool) { told.emplace_back(reason); }, clock);
+  a.step("kube-proxy runs as process 7", true, false);
+  a.step("kube-proxy runs as process 7", true, false);
+  EXPECT_THAT(told, ElementsAre("KubeProxyNotAdopted")) << "said once";
+  a.step("", false, false);
+  EXPECT_THAT(restored, IsEmpty()) << "ours do not serve yet";
+  a.step("", true, false);
+  EXPECT_THAT(restored, ElementsAre(HasSubstr("-D PREROUTING"), "*filter")) << "the ways in first";
+  EXPECT_THAT(told, ElementsAre("KubeProxyNotAdopted", "KubeProxyAdopted"));
+  saved = "";
+  clock.advance(std::chrono::minutes(1));
+  a.step("", true, false);
+  saved = kSaved;
+  a.step("", true, false);
+  clock.advance(std::chrono::minutes(1));
+  a.step("", true, false);
+  a.step("", true, false);
+  EXPECT_EQ(restored.size(), 2u) << "left alone";
+  EXPECT_EQ(told.size(), 3u);
 }
 
 TEST(IptablesCleanup, LeavesMasqueradeToOthersWhoUseIt) {
