@@ -122,7 +122,12 @@ void Daemon::request_sync() {
   const PendingCounts p = tracker_.pending();
   metrics_.service_changes_pending.set(static_cast<double>(p.service_changes));
   metrics_.endpoint_changes_pending.set(static_cast<double>(p.endpoint_changes));
-  runner_->run();
+  // Earlier it would do nothing but make the first sync wait for the interval.
+  if (listed()) runner_->run();
+}
+
+bool Daemon::listed() const {
+  return services_.synced() && slices_.synced() && nodes_.synced();
 }
 
 void Daemon::table_changed() {
@@ -131,7 +136,7 @@ void Daemon::table_changed() {
 }
 
 Result<> Daemon::sync() {
-  if (!services_.synced() || !slices_.synced() || !nodes_.synced()) return {};
+  if (!listed()) return {};
   if (foreign_change_.exchange(false)) kernel_.backend.invalidate();
   const MonoTime start = clock_.now();
   health_.syncing();

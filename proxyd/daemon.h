@@ -74,6 +74,7 @@ class Daemon {
              bool (Tracker::*fold)(const kube::ObjectPtr&, const kube::ObjectPtr&));
   void report(const std::string& problem);
   void request_sync();
+  [[nodiscard]] bool listed() const;  // all three kinds
   Result<> sync_health_checks();
   Result<> sync();
   Result<> sync_state(const DesiredStatePtr& state, bool& flows, bool& full);
