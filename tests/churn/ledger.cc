@@ -10,7 +10,7 @@ namespace {
 
 constexpr std::size_t kFailuresKept = 10;
 // A datagram can be lost when its flow is removed before the answer is back; an answer takes no longer than this.
-constexpr Nanos kAnswer = std::chrono::seconds(2);
+constexpr Nanos kAnswer = std::chrono::milliseconds(500);
 constexpr int kLostInARow = 200;  // two seconds of a flow
 
 double ms(Nanos d) {
@@ -83,10 +83,9 @@ void Ledger::failed(int service, std::string what, MonoTime asked) {
 void Ledger::unanswered(int service, const IpAddr& last, MonoTime asked, int before) {
   std::lock_guard l(mu_);
   const auto it = endpoints_.find(last);
-  // Where a new flow led to, or one whose datagram before was lost too, is not known; it does not go on like that.
-  const bool known = it != endpoints_.end();
-  const bool moving = known && !it->second.alive && it->second.removed <= asked + kAnswer;
-  if ((known && !moving && before == 0) || before > kLostInARow) {
+  // Where a flow moved to when its first datagram was lost is not known; it does not go on like that.
+  const bool moving = it != endpoints_.end() && !it->second.alive && it->second.removed <= asked + kAnswer;
+  if ((!moving && before == 0) || before > kLostInARow) {
     note_failure(service, fmt::format("no answer to a datagram, last from {}, {} lost before", last, before), asked);
     return;
   }
