@@ -73,8 +73,7 @@ def case_kills_during_creation_and_deletion(e):
                 os.kill(pid, signal.SIGKILL)
 
     def settled(count):
-        # The agent gives up a call that its runtime never answers after two minutes, and makes it again.
-        return e.ready_pods("app=storm", count, 300)
+        return e.ready_pods("app=storm", count, 120)
     template = pod("x", "sleep 3000", volumes=[{"name": "s", "secret": {"secretName": "sec"}}], container={"volumeMounts": [{"name": "s", "mountPath": "/s"}]})
     try:
         e.apply({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "storm"}, "spec": {
