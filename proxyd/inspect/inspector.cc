@@ -10,11 +10,10 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
-#include "lib/netlink/rtnl_kernel.h"
-#include "lib/nft/kernel_nft.h"
 #include "proxyd/inspect/explain.h"
 #include "proxyd/inspect/listing.h"
 #include "proxyd/ipvs/ipvs_backend.h"
+#include "proxyd/kernel.h"
 #include "proxyd/nft/nft_backend.h"
 
 namespace hawser::proxy {
@@ -256,23 +255,17 @@ Result<std::function<std::optional<http::Response>(const http::Request&)>> inspe
     const std::optional<IpvsOptions>& ipvs_options, const Tracker& tracker, const ProxyHealth& health,
     const TrafficOptions& options) {
   struct Open {
-    std::unique_ptr<nft::KernelNft> nft;
-    netlink::KernelRtnl rtnl;
+    KernelSockets kernel;
     netlink::KernelConntrack conntrack;
-    netlink::KernelIpvs ipvs;
     std::optional<Inspector> inspector;
   };
-  auto nft = nft::KernelNft::open();
-  if (!nft) return propagate(nft);
-  auto rtnl = netlink::KernelRtnl::open();
-  if (!rtnl) return propagate(rtnl);
+  auto kernel = KernelSockets::open();
+  if (!kernel) return propagate(kernel);
   auto conntrack = netlink::KernelConntrack::open();
   if (!conntrack) return propagate(conntrack);
-  auto ipvs = netlink::KernelIpvs::open();
-  if (!ipvs) return propagate(ipvs);
-  auto open = std::make_shared<Open>(
-      Open{std::move(*nft), std::move(*rtnl), std::move(*conntrack), std::move(*ipvs), std::nullopt});
-  open->inspector.emplace(InspectSources{tracker, health, *open->nft, open->conntrack, open->rtnl, &open->ipvs},
+  auto open = std::make_shared<Open>(Open{std::move(*kernel), std::move(*conntrack), std::nullopt});
+  KernelSockets& sockets = open->kernel;
+  open->inspector.emplace(InspectSources{tracker, health, *sockets.nft, open->conntrack, *sockets.rtnl, &*sockets.ipvs},
                           options, ipvs_options);
   return [open](const http::Request& r) { return open->inspector->answer(r); };
 }

@@ -53,7 +53,7 @@ class SwitchBackend final : public Backend {
   Result<SyncReport> keep(const DesiredStatePtr& state);
   Result<SyncReport> fall_back(const DesiredStatePtr& state, Step failed, const Error& why);
   Result<SwitchFacts> read_facts();
-  Result<bool> run(Step s, const DesiredStatePtr& state, SyncReport& report);  // false: the plan ends here for now
+  Result<bool> run(Step s, const DesiredStatePtr& state, SyncReport& report);  // false: the plan waits at this step
   Result<SyncReport> run_rules(Step s, const DesiredStatePtr& state);
   Result<> verify(Step s, const DesiredStatePtr& state);
   Result<> hand_over_clients(const DesiredState& state);
